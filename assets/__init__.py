@@ -1,0 +1,1 @@
+"""What exists: Dagster's view of the lineage that dvc.yaml declares."""

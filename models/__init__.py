@@ -1,0 +1,1 @@
+"""What is learned: pure torch, no files, no dvc, no dagster."""

@@ -1,0 +1,1 @@
+"""Parametric heads and bodies behind one interface."""

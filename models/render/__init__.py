@@ -1,0 +1,1 @@
+"""Renderers: volumes, manifolds, meshes."""

@@ -1,0 +1,1 @@
+"""What is done: one module a stage, each a plain command."""

@@ -1,0 +1,1 @@
+"""What every stage shares: parameters, progress, atomic publishing, parallel work."""

@@ -1,0 +1,1 @@
+"""How pictures and labels lie on disk: WebDataset tars and Parquet tables."""
