@@ -1,0 +1,83 @@
+"""Independent pieces of work, spread over local processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from ops.runtime.errors import LineamentError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def default_workers() -> int:
+    """As many processes as this process may use cores; ``LINEAMENT_WORKERS`` overrides."""
+    asked = os.environ.get("LINEAMENT_WORKERS")
+    if asked is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not asked.isdigit() or int(asked) < 1:
+        raise LineamentError(f"LINEAMENT_WORKERS should be a whole number above 0, not {asked!r}.")
+    return int(asked)
+
+
+def run_tasks(function: Callable[[T], R], items: Iterable[T], workers: int | None = None) -> Iterator[tuple[int, R]]:
+    """Run ``function`` on every item; yield (index, result) as results come, in no fixed order.
+
+    With one worker, or one item, all happens in this process. At most two items a worker are in flight, so memory does
+    not grow with the number of items.
+
+    Args:
+        function: a picklable function that does not depend on the others' results.
+        items: the work.
+        workers: processes; ``default_workers()`` if not given.
+
+    Raises:
+        LineamentError: a worker process died, for want of memory for example.
+    """
+    work = list(items)
+    count = min(workers or default_workers(), len(work))
+    if count <= 1:
+        for index, item in enumerate(work):
+            yield index, function(item)
+        return
+    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_one_thread)
+    try:
+        pending = {}
+        upcoming = iter(enumerate(work))
+        for index, item in upcoming:
+            pending[pool.submit(function, item)] = index
+            if len(pending) >= 2 * count:
+                break
+        while pending:
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                index = pending.pop(future)
+                yield index, future.result()
+                for next_index, item in upcoming:
+                    pending[pool.submit(function, item)] = next_index
+                    break
+    except BrokenProcessPool as error:
+        raise LineamentError(
+            "a worker process died (out of memory, or killed). Finished shards are kept: run the same command again, "
+            "with fewer workers if memory is short (LINEAMENT_WORKERS=1)."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    """Each process gets one core's worth of threads, so that workers do not fight over cores."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = "1"
+    import cv2
+
+    cv2.setNumThreads(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)

@@ -1,0 +1,101 @@
+"""Work shard by shard: a finished shard is kept under a key of all it depends on, and never made again.
+
+The key is the hash of the input's bytes, the step's parameters and the step's code. Finished pieces lie in the stage's
+work folder, outside the versioned outputs: a killed run goes on where it was, a refresh makes only what is new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ops.runtime.parallel import run_tasks
+from ops.runtime.publish import publish
+from ops.runtime.stage import Stage
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One piece of work.
+
+    Attributes:
+        name: readable, e.g. the shard's number; pieces of one stage have different names.
+        identity: hash of the input's content.
+        payload: what the function gets; picklable.
+    """
+
+    name: str
+    identity: str
+    payload: Any
+
+
+def digest(*parts: object) -> str:
+    """A short hash of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def code_hash(modules: Iterable[str]) -> str:
+    """The hash of the source text of the named modules."""
+    total = hashlib.sha256()
+    for name in sorted(set(modules)):
+        source = importlib.import_module(name).__file__
+        total.update(Path(source or "").read_bytes())
+    return total.hexdigest()[:24]
+
+
+def run_pieces(
+    s: Stage[Any],
+    pieces: Sequence[Piece],
+    function: Callable[[Any, Path], None],
+    *,
+    code: Sequence[str] = (),
+    suffix: str = "",
+    workers: int | None = None,
+    unit: str = "shard",
+) -> list[Path]:
+    """Do every piece that is not done yet; return the results' paths in the order of ``pieces``.
+
+    Args:
+        s: the stage; its parameters are part of every key.
+        pieces: the work.
+        function: picklable; ``function(payload, path)`` writes its result, a file or a folder, to ``path``.
+        code: names of modules whose text is part of every key, besides the function's own.
+        suffix: of the result files, e.g. ``.parquet``.
+        workers: processes; see ops.runtime.parallel.
+        unit: what a piece is called on the progress bar.
+
+    Raises:
+        LineamentError: from the function, or when a worker died. Pieces that were finished stay finished.
+    """
+    origin = function.func if isinstance(function, partial) else function
+    version = digest(s.params.model_dump(mode="json"), code_hash([origin.__module__, *code]))
+    done = s.work / "pieces"
+    paths = [done / f"{p.name}-{digest(p.identity, version)}{suffix}" for p in pieces]
+    todo = [(p.payload, path) for p, path in zip(pieces, paths) if not path.exists()]
+    if len(todo) < len(pieces):
+        s.log(f"{len(pieces) - len(todo)} of {len(pieces)} {unit}s are done already")
+    results = run_tasks(partial(_do, function), todo, workers)
+    for _ in s.progress(results, total=len(todo), desc=s.name, unit=unit):
+        pass
+    _forget(done, set(paths))
+    return paths
+
+
+def _do(function: Callable[[Any, Path], None], item: tuple[Any, Path]) -> None:
+    payload, path = item
+    with publish(path) as temporary:
+        function(payload, temporary)
+
+
+def _forget(folder: Path, wanted: set[Path]) -> None:
+    """Drop results of earlier parameters or inputs, so that the work area stays as large as one run."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path not in wanted and not path.name.startswith("."):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
