@@ -77,7 +77,12 @@ def label_shards(
             rows = [rows_before[key] for key in shard.keys if key in rows_before]
         pieces.append(Piece(path.stem, digest(shard.sha256, rows), (path, rows, s.params)))
     parts = run_pieces(
-        s, pieces, partial(_label_shard, labeller, schema), code=[__name__, *code], suffix=".parquet", workers=workers
+        s,
+        pieces,
+        partial(_label_shard, labeller, schema),
+        code=[__name__, labeller.__module__, *code],
+        suffix=".parquet",
+        workers=workers,
     )
     table = pa.concat_tables([pq.read_table(part) for part in parts]) if parts else schema.empty_table()
     if rows_before is not None and len(table) != len(rows_before):

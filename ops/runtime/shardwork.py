@@ -7,7 +7,7 @@ work folder, outside the versioned outputs: a killed run goes on where it was, a
 from __future__ import annotations
 
 import hashlib
-import importlib
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ops.runtime.errors import LineamentError
 from ops.runtime.parallel import run_tasks
 from ops.runtime.publish import publish
 from ops.runtime.stage import Stage
@@ -45,8 +46,10 @@ def code_hash(modules: Iterable[str]) -> str:
     """The hash of the source text of the named modules."""
     total = hashlib.sha256()
     for name in sorted(set(modules)):
-        source = importlib.import_module(name).__file__
-        total.update(Path(source or "").read_bytes())
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise LineamentError(f"the module {name}, on which finished work depends, has no source file.")
+        total.update(Path(spec.origin).read_bytes())
     return total.hexdigest()[:24]
 
 

@@ -48,12 +48,14 @@ class Stage(Generic[P]):
     Attributes:
         name: the stage's name, as in ``dvc.yaml``.
         params: its typed parameters.
+        params_file: where they were read, for a stage that looks at the declared sources too.
         work: a folder that outlives a killed run; finished pieces of work are kept there.
     """
 
-    def __init__(self, name: str, params: P, key: str = "default") -> None:
+    def __init__(self, name: str, params: P, key: str = "default", params_file: Path = Path("params.yaml")) -> None:
         self.name = name
         self.params = params
+        self.params_file = params_file
         self.work = WORK / name / key
         self.reporter = Reporter(name)
         self._metrics: dict[str, Any] = {}
@@ -187,7 +189,8 @@ def _run(
     started = time.monotonic()
     run: Stage[P] | None = None
     try:
-        run = Stage(name, load_params(params, name, arguments.params_file), _key(given, paths))
+        typed = load_params(params, name, arguments.params_file)
+        run = Stage(name, typed, _key(given, paths), arguments.params_file)
         with only_run(run.work, name):
             body(run, *(given[key] for key in paths), **{key: given[key] for key in options})
             run.write_reports(arguments.metrics_file, arguments.preview_file)

@@ -110,6 +110,26 @@ def encode_png(image: np.ndarray) -> bytes:
     return data.tobytes()
 
 
+def decode_grey(data: bytes) -> np.ndarray:
+    """A grey PNG, such as a mask, to (H, W) uint8.
+
+    Raises:
+        PictureError: it cannot be decoded.
+    """
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
+    if image is None:
+        raise PictureError("undecodable", "the mask cannot be decoded")
+    return image
+
+
+def resize(image: np.ndarray, side: int) -> np.ndarray:
+    """A square picture or mask resized to ``side``: by area when it shrinks, bilinear when it grows."""
+    if image.shape[0] == side:
+        return image
+    how = cv2.INTER_AREA if image.shape[0] > side else cv2.INTER_LINEAR
+    return cv2.resize(image, (side, side), interpolation=how)
+
+
 def shrink_to_width(image: np.ndarray, width: int) -> np.ndarray:
     """The picture no wider than ``width`` pixels, its shape kept."""
     if image.shape[1] <= width:
