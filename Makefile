@@ -1,0 +1,40 @@
+# Lineament: `make demo` runs the whole lineage, `make test` all tests. Both set everything up first; nothing is
+# installed twice. Needs python3 (3.11 or newer), git and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export DAGSTER_HOME := $(CURDIR)/.dagster
+export ANNY_CACHE_DIR ?= $(CURDIR)/.cache/anny
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test ui bench lint clean
+
+help:  ## show this help
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
+
+setup: $(READY)  ## install everything into .venv (done by the other targets when needed)
+
+$(READY): pyproject.toml constraints.txt setup.sh
+	PYTHON="$(PYTHON)" bash setup.sh $(VENV)
+	@touch $@
+
+demo: $(READY)  ## run the whole lineage on the studio's pictures, then say where the report is
+	$(BIN)/lineament demo
+
+test: $(READY)  ## run all tests
+	$(BIN)/python -m pytest
+
+ui: $(READY)  ## open the Dagster UI on http://127.0.0.1:3000
+	@mkdir -p $(DAGSTER_HOME) && cp dagster.yaml $(DAGSTER_HOME)/
+	$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port 3000
+
+bench: $(READY)  ## run the benchmarks: a table, and metrics/bench.json
+	$(BIN)/python -m benchmarks
+
+lint: $(READY)  ## style and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+clean:  ## remove the environment and the caches, not the data
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache

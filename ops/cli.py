@@ -1,0 +1,145 @@
+"""The ``lineament`` command."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ops.runtime.errors import LineamentError
+
+REPORT = Path("data/report/index.html")
+
+
+def _demo(_: argparse.Namespace) -> int:
+    code = _dvc("repro")
+    if code:
+        print("\nThe demo stopped. The message above says why; `lineament demo` goes on where it was.", file=sys.stderr)
+        return code
+    print(
+        f"""
+The report: {REPORT.resolve()}
+
+What to try next
+  make ui                                        the lineage in Dagster, with a picture of every step
+  .venv/bin/lineament status                     how many pictures came how far, and why the others fell
+  .venv/bin/lineament source add mine --folder PHOTOS   your own pictures through the same lineage, then: .venv/bin/dvc repro
+  .venv/bin/lineament profile use gpu            the settings for one GPU, then: .venv/bin/dvc repro
+"""
+    )
+    return 0
+
+
+def _dvc(*words: str) -> int:
+    """Run dvc in this environment; busy locks of a run beside this one are reported by dvc itself."""
+    return subprocess.run([sys.executable, "-m", "dvc", *words], check=False).returncode
+
+
+def _source(arguments: argparse.Namespace) -> int:
+    from ops import settings
+    from ops.crawl.sources import load_sources
+
+    if arguments.action == "add":
+        path = settings.stored_path(arguments.folder)
+        values = {"kind": "folder", "path": path, "licence": arguments.licence}
+        if arguments.refresh:
+            values["refresh"] = arguments.refresh
+        settings.add_source(arguments.name, values)
+        print(f"'{arguments.name}' is declared in params.yaml. `dvc repro` brings it through the lineage.")
+    elif arguments.action == "remove":
+        settings.remove_source(arguments.name)
+        print(f"'{arguments.name}' is no longer declared. `dvc repro` leaves it out of the training shards.")
+    else:
+        for name, source in load_sources().items():
+            print(f"{name:16} {source.kind:8} {source.path}  (licence: {source.licence})")
+    return 0
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    from ops import settings
+    from ops.runtime.params import read_yaml
+
+    if arguments.name:
+        settings.use_profile(arguments.name)
+        print(f"params.yaml now holds the profile '{arguments.name}'. `dvc repro` runs what that changes.")
+    else:
+        current = read_yaml(Path("params.yaml")).get("profile")
+        for name in settings.profiles():
+            print(f"{'*' if name == current else ' '} {name}")
+    return 0
+
+
+def _status(_: argparse.Namespace) -> int:
+    from ops.status import status_table
+
+    print(status_table())
+    return 0
+
+
+def _weights(_: argparse.Namespace) -> int:
+    from ops.runtime.weights import table
+
+    print(table())
+    return 0
+
+
+def _check(_: argparse.Namespace) -> int:
+    from ops.checks import main
+
+    return main([])
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, with a line of help for each sub-command."""
+    top = argparse.ArgumentParser(
+        prog="lineament",
+        description="From raw pictures of people to trained 3D-aware generators, with every step on record.",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="run the whole lineage, then say where the report is")
+    demo.set_defaults(run=_demo)
+
+    source = commands.add_parser("source", help="list, add or remove sources of pictures")
+    actions = source.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="the declared sources")
+    add = actions.add_parser("add", help="declare a folder of pictures")
+    add.add_argument("name", help="lower-case letters, digits, - and _")
+    add.add_argument("--folder", required=True, metavar="PATH", help="searched at any depth; nothing in it is changed")
+    add.add_argument("--licence", default="unknown", help="of the pictures; kept with each one (default: %(default)s)")
+    add.add_argument("--refresh", metavar="CRON", help="when Dagster looks for new pictures, e.g. '0 3 * * *'")
+    remove = actions.add_parser("remove", help="take a source out again")
+    remove.add_argument("name")
+    source.set_defaults(run=_source)
+
+    profile = commands.add_parser("profile", help="list the profiles, or use one")
+    profile.add_argument("use", nargs="?", choices=["use"], help=argparse.SUPPRESS)
+    profile.add_argument("name", nargs="?", help="smoke (laptop), gpu (one GPU) or paper")
+    profile.set_defaults(run=_profile)
+
+    for name, run, text in (
+        ("status", _status, "how many pictures came how far, and why the others fell"),
+        ("weights", _weights, "the networks the pipeline can use: which are there, where the others come from"),
+        ("check", _check, "do counts add up, do shards decode, are cameras and losses sane?"),
+    ):
+        commands.add_parser(name, help=text).set_defaults(run=run)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it went well, 1 with a message when it did not."""
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except LineamentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

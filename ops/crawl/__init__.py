@@ -1,0 +1,1 @@
+"""Raw pictures: every kind of source ends in the same immutable shards with provenance."""

@@ -1,0 +1,1 @@
+"""Training shards: crops joined with their labels."""
