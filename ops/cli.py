@@ -25,8 +25,9 @@ The report: {REPORT.resolve()}
 What to try next
   make ui                                        the lineage in Dagster, with a picture of every step
   .venv/bin/lineament status                     how many pictures came how far, and why the others fell
-  .venv/bin/lineament source add mine --folder PHOTOS   your own pictures through the same lineage, then: .venv/bin/dvc repro
-  .venv/bin/lineament profile use gpu            the settings for one GPU, then: .venv/bin/dvc repro
+  .venv/bin/lineament source add mine --folder PHOTOS
+  .venv/bin/dvc repro                            your own pictures through the same lineage
+  .venv/bin/lineament profile use gpu            the settings for one GPU, then again: dvc repro
 """
     )
     return 0

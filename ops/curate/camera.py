@@ -1,0 +1,150 @@
+"""Stage ``camera``: the 25-value camera label of each aligned crop, from its landmarks.
+
+The canonical head's 468 points are known in the project's world; with FFHQ's focal length the pose that projects them
+onto the crop's landmarks is found by least squares (PnP, Levenberg-Marquardt).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import Field
+
+from models import camera as geometry
+from ops.curate.crop import from_crop, to_crop
+from ops.curate.labelling import Sample, finish, keep, label_shards, reject
+from ops.curate.sheets import draw_points
+from ops.runtime.params import Params
+from ops.runtime.stage import Stage, stage
+from ops.store import tables
+
+SCHEMA = tables.schema(
+    pa.field("camera", pa.list_(pa.float32())),
+    *(pa.field(name, pa.float32()) for name in ("yaw", "pitch", "roll", "residual")),
+)
+EYE_CORNERS = (33, 263)  # the outer ones: the residual is in per cent of their distance
+
+
+class CameraParams(Params):
+    radius: Literal["fixed", "measured"] = "fixed"  # EG3D 'orig' mode renormalises the distance to 2.7
+    max_yaw: float = Field(90.0, description="degrees")  # SphereHead App. 0.B
+    max_pitch: float = Field(80.0, description="degrees")  # SphereHead App. 0.B
+    max_roll: float = Field(50.0, description="degrees")  # SphereHead App. 0.B
+    max_residual: float = Field(15.0, description="per cent of the outer eye distance")  # unpublished: our choice
+
+
+@lru_cache
+def canonical_points() -> np.ndarray:
+    """(468, 3) FaceMesh points of the canonical head in world units (y up, +z front), read only.
+
+    Measured on the mean head by ``python -m ops.studio.measure_facemesh``.
+    """
+    text = resources.files("models.parametric").joinpath("facemesh_canonical.json").read_text(encoding="utf-8")
+    points = np.array(json.loads(text)["points"], np.float64)
+    points.flags.writeable = False
+    return points
+
+
+def solve_camera(crop_points: np.ndarray, focal: float = geometry.FFHQ_FOCAL) -> tuple[np.ndarray, float]:
+    """The pose that projects the canonical points onto those found.
+
+    Args:
+        crop_points: (468, 2) crop coordinates in [0, 1].
+        focal: in units of the crop's side.
+
+    Returns:
+        (4, 4) camera-to-world, and the root mean square distance in per cent of the outer eye distance.
+    """
+    world = canonical_points()
+    k = geometry.intrinsics(focal).double().numpy()
+    start_turn, _ = cv2.Rodrigues(np.diag([1.0, -1.0, -1.0]))  # a camera right in front
+    start_shift = np.array([[0.0], [0.0], [geometry.FFHQ_RADIUS]])
+    found = crop_points.astype(np.float64)
+    _, turn, shift = cv2.solvePnP(world, found, k, None, start_turn, start_shift, True, cv2.SOLVEPNP_ITERATIVE)
+    projected = cv2.projectPoints(world, turn, shift, k, None)[0].reshape(-1, 2)
+    rotation, _ = cv2.Rodrigues(turn)
+    pose = np.eye(4)
+    pose[:3, :3] = rotation.T
+    pose[:3, 3] = -(rotation.T @ shift).ravel()
+    eyes = np.hypot(*(found[EYE_CORNERS[1]] - found[EYE_CORNERS[0]]))
+    error = np.sqrt(np.mean(np.sum((projected - found) ** 2, axis=1)))
+    return pose, float(100 * error / max(eyes, 1e-9))
+
+
+def angles(pose: np.ndarray) -> tuple[float, float, float]:
+    """(yaw, pitch, roll) of a camera-to-world pose in degrees: azimuth, elevation, turn about the viewing axis."""
+    turned = torch.from_numpy(pose)
+    forward = turned[:3, 2]
+    azimuth, elevation = torch.atan2(-forward[0], -forward[2]), torch.asin((-forward[1]).clamp(-1, 1))
+    upright = geometry.look_at(turned[:3, 3], turned[:3, 3] + forward)[:3, :3]
+    twist = upright.T @ turned[:3, :3]
+    roll = torch.atan2(twist[1, 0], twist[0, 0])
+    return tuple(float(torch.rad2deg(value)) for value in (azimuth, elevation, roll))  # type: ignore[return-value]
+
+
+def label_of(pose: np.ndarray, radius: str) -> np.ndarray:
+    """(25,) label of a pose, its distance to the origin renormalised unless ``radius`` is ``measured``."""
+    pose = pose.copy()
+    if radius == "fixed":
+        pose[:3, 3] *= geometry.FFHQ_RADIUS / np.linalg.norm(pose[:3, 3])
+    packed = geometry.pack_label(torch.from_numpy(pose), geometry.intrinsics().double())
+    geometry.check_label(packed)
+    return packed.numpy()
+
+
+def label(samples: Iterator[Sample], params: CameraParams) -> Iterable[dict[str, object]]:
+    """One row a crop."""
+    for sample in samples:
+        quad = np.array(sample.row["quad"]).reshape(4, 2)
+        points = np.array(sample.row["points"]).reshape(-1, 3)[:, :2]
+        pose, residual = solve_camera(to_crop(points, quad))
+        yaw, pitch, roll = angles(pose)
+        columns = {
+            "camera": label_of(pose, params.radius).tolist(),
+            "yaw": yaw,
+            "pitch": pitch,
+            "roll": roll,
+            "residual": residual,
+        }
+        reason = _why_not(params, yaw, pitch, roll, residual, behind=pose[:3, 3] @ pose[:3, 2] > 0)
+        yield keep(sample, **columns) if reason is None else reject(sample, reason, **columns)
+
+
+def _why_not(params: CameraParams, yaw: float, pitch: float, roll: float, residual: float, behind: bool) -> str | None:
+    if behind or not np.isfinite(residual) or residual > params.max_residual:
+        return "camera_not_found"
+    if abs(yaw) > params.max_yaw:
+        return "turned_too_far"
+    if abs(pitch) > params.max_pitch:
+        return "tilted_too_far"
+    if abs(roll) > params.max_roll:
+        return "rolled_too_far"
+    return None
+
+
+@stage("camera", CameraParams)
+def main(s: Stage[CameraParams], raw: Path, aligned: Path, landmarks: Path, out: Path) -> None:
+    """Find the 25-value camera label of each crop, from its landmarks."""
+    code = ["ops.curate.crop", "models.camera"]
+    table = label_shards(s, raw, aligned, label, SCHEMA, joined=[landmarks], code=code)
+    quads = {row["id"]: np.array(row["quad"]).reshape(4, 2) for row in tables.read(aligned).to_pylist()}
+
+    def draw(image: np.ndarray, row: dict[str, object]) -> np.ndarray:
+        camera = torch.tensor(row["camera"], dtype=torch.float64)[None]
+        uv, _ = geometry.project(camera, torch.tensor(canonical_points())[None])
+        return draw_points(image, from_crop(uv[0].numpy(), quads[str(row["id"])]), (80, 160, 255))
+
+    finish(s, table, raw, out, draw, lambda row: f"yaw {row['yaw']:+.0f} ({row['residual']:.1f} %)")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,72 @@
+"""Stage ``segment``: which pixels of each crop are the person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from ops.curate.crop import crop_quad
+from ops.curate.labelling import FILES, Sample, finish, keep, label_shards, reject
+from ops.perception.selfie import person_mask
+from ops.runtime.params import Params
+from ops.runtime.stage import Stage, stage
+from ops.store import pictures, tables
+from ops.store.tar import Shard, shard_paths
+
+SCHEMA = tables.schema(pa.field("mask_ratio", pa.float32()))
+LOOK = 256  # the network's own resolution
+
+
+class SegmentParams(Params):
+    resolution: int = Field(256, ge=16, description="side of the masks in pixels")  # paper (a): crops of 256
+    min_ratio: float = Field(0.3, ge=0, le=1, description="share of person in the crop")  # SphereHead App. 0.B
+
+
+def label(samples: Iterator[Sample], params: SegmentParams, weights: Path) -> Iterable[dict[str, object]]:
+    """One row and one mask a crop."""
+    for sample in samples:
+        crop = crop_quad(sample.decode(), np.array(sample.row["quad"]).reshape(4, 2), LOOK)
+        mask = person_mask(crop, weights, params.resolution)
+        ratio = float(mask.mean() / 255)
+        columns = {"mask_ratio": ratio, FILES: {"png": pictures.encode_png(mask)}}
+        if ratio < params.min_ratio:
+            yield reject(sample, "little_person", **columns)
+        else:
+            yield keep(sample, **columns)
+
+
+@stage("segment", SegmentParams)
+def main(
+    s: Stage[SegmentParams], raw: Path, cameras: Path, aligned: Path, weights: Path, masks: Path, out: Path
+) -> None:
+    """Say which pixels of each crop are the person."""
+    table = label_shards(
+        s,
+        raw,
+        cameras,
+        partial(label, weights=weights),
+        SCHEMA,
+        joined=[aligned],
+        files=masks,
+        weights=weights,
+        code=["ops.curate.crop", "ops.perception.selfie", "ops.perception.networks"],
+    )
+    quads = {row["id"]: np.array(row["quad"]).reshape(4, 2) for row in tables.read(aligned).to_pylist()}
+    found = {key: shard for shard in map(Shard, shard_paths(masks)) for key in shard.keys}
+
+    def draw(image: np.ndarray, row: dict[str, object]) -> np.ndarray:
+        key = str(row["id"])
+        crop = crop_quad(image, quads[key], LOOK)
+        mask = pictures.resize(pictures.decode_grey(found[key].read(key, "png")), LOOK)[..., None] / 255
+        return np.rint(crop * (0.25 + 0.75 * mask) + np.array([0, 90, 160]) * 0.75 * (1 - mask)).astype(np.uint8)
+
+    finish(s, table, raw, out, draw, lambda row: f"{100 * row['mask_ratio']:.0f} %")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
