@@ -49,7 +49,7 @@ def canonical_points() -> np.ndarray:
     Measured on the mean head by ``python -m ops.studio.measure_facemesh``.
     """
     text = resources.files("models.parametric").joinpath("facemesh_canonical.json").read_text(encoding="utf-8")
-    points = np.array(json.loads(text)["points"], np.float64)
+    points = np.array(json.loads(text), np.float64)
     points.flags.writeable = False
     return points
 

@@ -73,11 +73,16 @@ def run_tasks(function: Callable[[T], R], items: Iterable[T], workers: int | Non
 
 
 def _one_thread() -> None:
-    """Each process gets one core's worth of threads, so that workers do not fight over cores."""
+    """Each process gets one core's worth of threads, so that workers do not fight over cores.
+
+    Libraries that are loaded already are told; those loaded later read the environment.
+    """
+    import cv2
+    from threadpoolctl import threadpool_limits
+
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = "1"
-    import cv2
-
+    threadpool_limits(1)
     cv2.setNumThreads(1)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
