@@ -41,7 +41,7 @@ PHENOTYPES = (
 PARTS = ("skin", "eye_left", "eye_right", "eye_socket", "mouth", "tongue")
 
 _DEFAULT_CACHE = Path(__file__).resolve().parents[2] / ".cache" / "anny"
-_FORMAT = 4  # of the cut file; raise it when its contents change
+_FORMAT = 5  # of the cut file; raise it when its contents change
 
 
 def cache_folder() -> Path:

