@@ -1,0 +1,220 @@
+"""The fast path of :mod:`models.render.raster`: warp kernels for visibility and barycentrics, on CPU and CUDA.
+
+One thread a triangle walks the pixel centres of its bounding box, row by row. The depth test packs the bits of the depth
+(made monotone as an unsigned number) above the triangle's index in one 64-bit word, so an atomic minimum keeps the
+nearest triangle and, at equal depth, the smallest index, whatever the order of the threads.
+
+This module imports warp; import it lazily. Meant for :func:`models.render.raster.rasterise` and for renderers that shade in
+kernels of their own from the z-buffer that :func:`z_buffer` fills.
+"""
+
+from __future__ import annotations
+
+import torch
+import warp as wp
+from torch import Tensor
+
+wp.config.log_level = wp.LOG_ERROR
+wp.init()
+wp.set_module_options({"enable_backward": False, "fast_math": False})
+
+# Nothing seen: every finite depth packs to less.
+EMPTY = 0x7FFFFFFFFFFFFFFF
+
+
+@wp.func
+def edge(ax: float, ay: float, bx: float, by: float):
+    return ax * by - ay * bx
+
+
+@wp.func
+def pack(depth: float, index: int):
+    """A non-negative 63-bit key that grows with the depth first and the index second."""
+    bits = wp.cast(depth, wp.int32)
+    if bits < 0:  # negative floats: flip so that order is kept, below all positive ones
+        bits = wp.int32(-1) - (bits & wp.int32(0x7FFFFFFF))
+        return wp.int64(bits) * wp.int64(0x40000000) + wp.int64(index)
+    return wp.int64(bits) * wp.int64(0x40000000) + wp.int64(index)
+
+
+@wp.kernel
+def draw(
+    screen: wp.array2d(dtype=wp.vec3),
+    triangles: wp.array2d(dtype=wp.int32),
+    height: int,
+    width: int,
+    near: float,
+    perspective: int,
+    buffer: wp.array3d(dtype=wp.int64),
+):
+    n, t = wp.tid()
+    p = screen[n, triangles[t, 0]]
+    q = screen[n, triangles[t, 1]]
+    r = screen[n, triangles[t, 2]]
+    if perspective != 0 and wp.min(p[2], wp.min(q[2], r[2])) <= near:
+        return
+    x0 = wp.max(int(wp.ceil(wp.clamp(wp.min(p[0], wp.min(q[0], r[0])), -1.0, float(width) + 1.0) - 0.5)), 0)
+    x1 = wp.min(int(wp.floor(wp.clamp(wp.max(p[0], wp.max(q[0], r[0])), -1.0, float(width) + 1.0) - 0.5)), width - 1)
+    y0 = wp.max(int(wp.ceil(wp.clamp(wp.min(p[1], wp.min(q[1], r[1])), -1.0, float(height) + 1.0) - 0.5)), 0)
+    y1 = wp.min(int(wp.floor(wp.clamp(wp.max(p[1], wp.max(q[1], r[1])), -1.0, float(height) + 1.0) - 0.5)), height - 1)
+    if x1 < x0 or y1 < y0:
+        return
+    zp = p[2]
+    zq = q[2]
+    zr = r[2]
+    if perspective != 0:
+        zp = 1.0 / zp
+        zq = 1.0 / zq
+        zr = 1.0 / zr
+    for y in range(y0, y1 + 1):
+        cy = float(y) + 0.5
+        for x in range(x0, x1 + 1):
+            cx = float(x) + 0.5
+            u = edge(q[0] - cx, q[1] - cy, r[0] - cx, r[1] - cy)
+            v = edge(r[0] - cx, r[1] - cy, p[0] - cx, p[1] - cy)
+            w = edge(p[0] - cx, p[1] - cy, q[0] - cx, q[1] - cy)
+            area = u + v + w
+            if wp.abs(area) > 1.0e-12:
+                if area < 0.0:
+                    u = -u
+                    v = -v
+                    w = -w
+                    area = -area
+                if u >= 0.0 and v >= 0.0 and w >= 0.0:
+                    depth = (u * zp + v * zq + w * zr) / area
+                    if perspective != 0:
+                        depth = 1.0 / depth
+                    key = pack(depth, t)
+                    if key < buffer[n, y, x]:
+                        wp.atomic_min(buffer, n, y, x, key)
+
+
+@wp.func
+def depth_of(key: wp.int64):
+    """The depth that :func:`pack` put into a key."""
+    bits = int(key / wp.int64(0x40000000))
+    if key < wp.int64(0):
+        bits = int((key - wp.int64(0x3FFFFFFF)) / wp.int64(0x40000000))  # division rounds to zero; floor is meant
+        bits = (wp.int32(-1) - bits) | wp.int32(-2147483648)
+    return wp.cast(bits, wp.float32)
+
+
+@wp.kernel
+def unpack_depth(buffer: wp.array3d(dtype=wp.int64), depth: wp.array3d(dtype=float)):
+    n, y, x = wp.tid()
+    key = buffer[n, y, x]
+    if key == wp.int64(0x7FFFFFFFFFFFFFFF):
+        depth[n, y, x] = wp.inf
+    else:
+        depth[n, y, x] = depth_of(key)
+
+
+@wp.kernel
+def unpack(buffer: wp.array3d(dtype=wp.int64), seen: wp.array3d(dtype=wp.int64)):
+    n, y, x = wp.tid()
+    key = buffer[n, y, x]
+    if key == wp.int64(0x7FFFFFFFFFFFFFFF):
+        seen[n, y, x] = wp.int64(-1)
+    else:
+        seen[n, y, x] = key & wp.int64(0x3FFFFFFF)
+
+
+@wp.func
+def weights_at(p: wp.vec3, q: wp.vec3, r: wp.vec3, cx: float, cy: float, perspective: int):
+    u = edge(q[0] - cx, q[1] - cy, r[0] - cx, r[1] - cy)
+    v = edge(r[0] - cx, r[1] - cy, p[0] - cx, p[1] - cy)
+    w = edge(p[0] - cx, p[1] - cy, q[0] - cx, q[1] - cy)
+    area = u + v + w
+    u = u / area
+    v = v / area
+    w = w / area
+    if perspective != 0:
+        u = u / p[2]
+        v = v / q[2]
+        w = w / r[2]
+        total = u + v + w
+        u = u / total
+        v = v / total
+        w = w / total
+    return wp.vec3(u, v, w)
+
+
+@wp.kernel
+def solve(
+    screen: wp.array2d(dtype=wp.vec3),
+    triangles: wp.array2d(dtype=wp.int32),
+    seen: wp.array3d(dtype=wp.int64),
+    perspective: int,
+    weights: wp.array3d(dtype=wp.vec3),
+    depth: wp.array3d(dtype=float),
+):
+    n, y, x = wp.tid()
+    t = int(seen[n, y, x])
+    if t < 0:
+        weights[n, y, x] = wp.vec3(0.0, 0.0, 0.0)
+        depth[n, y, x] = wp.inf
+        return
+    p = screen[n, triangles[t, 0]]
+    q = screen[n, triangles[t, 1]]
+    r = screen[n, triangles[t, 2]]
+    w = weights_at(p, q, r, float(x) + 0.5, float(y) + 0.5, perspective)
+    weights[n, y, x] = w
+    depth[n, y, x] = w[0] * p[2] + w[1] * q[2] + w[2] * r[2]
+
+
+def z_buffer(screen: Tensor, triangles: Tensor, height: int, width: int, near: float | None) -> wp.array:
+    """(N, H, W) packed (depth, triangle) words; ``EMPTY`` where nothing is seen. ``triangles`` int32."""
+    device = wp.device_from_torch(screen.device)
+    buffer = wp.full((len(screen), height, width), value=EMPTY, dtype=wp.int64, device=device)
+    perspective = near is not None
+    wp.launch(
+        draw,
+        dim=(len(screen), len(triangles)),
+        inputs=[
+            wp.from_torch(screen.float().contiguous(), dtype=wp.vec3),
+            wp.from_torch(triangles.contiguous(), dtype=wp.int32),
+            height,
+            width,
+            near if perspective else 0.0,
+            int(perspective),
+            buffer,
+        ],
+        device=device,
+    )
+    return buffer
+
+
+def visibility(screen: Tensor, triangles: Tensor, height: int, width: int, near: float | None) -> Tensor:
+    """(N, H, W) int64 index of the nearest triangle at each pixel centre, -1 for none."""
+    seen = torch.empty(len(screen), height, width, dtype=torch.long, device=screen.device)
+    buffer = z_buffer(screen, triangles.int(), height, width, near)
+    wp.launch(unpack, dim=seen.shape, inputs=[buffer, wp.from_torch(seen)], device=buffer.device)
+    return seen
+
+
+def depth_map(screen: Tensor, triangles: Tensor, height: int, width: int) -> Tensor:
+    """(N, H, W) depth of the nearest triangle under parallel rays, infinity for none."""
+    depth = torch.empty(len(screen), height, width, device=screen.device)
+    buffer = z_buffer(screen, triangles.int(), height, width, None)
+    wp.launch(unpack_depth, dim=depth.shape, inputs=[buffer, wp.from_torch(depth)], device=buffer.device)
+    return depth
+
+
+def barycentrics(screen: Tensor, triangles: Tensor, seen: Tensor, perspective: bool) -> tuple[Tensor, Tensor]:
+    """Barycentric weights (N, H, W, 3) and depth (N, H, W) of the seen triangles, float32, without gradients."""
+    weights = torch.empty(*seen.shape, 3, device=screen.device)
+    depth = torch.empty(seen.shape, device=screen.device)
+    wp.launch(
+        solve,
+        dim=seen.shape,
+        inputs=[
+            wp.from_torch(screen.contiguous(), dtype=wp.vec3),
+            wp.from_torch(triangles.int().contiguous(), dtype=wp.int32),
+            wp.from_torch(seen.contiguous()),
+            int(perspective),
+            wp.from_torch(weights, dtype=wp.vec3),
+            wp.from_torch(depth),
+        ],
+        device=wp.device_from_torch(screen.device),
+    )
+    return weights, depth

@@ -1,0 +1,98 @@
+"""Garments: the body's own surface below the neckline, lifted off the skin and cut exactly along the neckline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.parametric.anny import Anny
+from ops.studio.people import Person
+
+# Height of the neckline, world units, behind, at the sides and in front of the mean person; unpublished: our choice.
+_NECKLINES = {
+    "crew": (-0.44, -0.49, -0.60),
+    "v_neck": (-0.44, -0.49, -0.83),
+    "scoop": (-0.48, -0.53, -0.76),
+    "turtleneck": (-0.30, -0.31, -0.36),
+    "shirt": (-0.40, -0.45, -0.66),
+}
+_LIFT = 0.020  # world units off the skin
+_AXIS_Z = -0.06  # of the neck
+
+
+@dataclass(frozen=True)
+class Garment:
+    """A mesh whose vertices lie between two of the body's.
+
+    Attributes:
+        first, second: (C,) body vertices; share: (C,) of the second.
+        lift: (C,) world units along the normal.
+        triangles: (T, 3).
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    share: np.ndarray
+    lift: np.ndarray
+    triangles: np.ndarray
+
+    def lerp(self, values: np.ndarray) -> np.ndarray:
+        """Values (V, ...) of the body's vertices at the garment's."""
+        share = self.share.reshape(-1, *([1] * (values.ndim - 1))).astype(np.float32)
+        return values[self.first] * (1 - share) + values[self.second] * share
+
+
+def height_over_neckline(points: np.ndarray, garment: str) -> np.ndarray:
+    """(V,) signed height of the mean person's points (V, 3) over the neckline; negative where the garment lies."""
+    behind, beside, before = _NECKLINES[garment]
+    radius = np.hypot(points[:, 0], points[:, 2] - _AXIS_Z) + 1e-6
+    front = (points[:, 2] - _AXIS_Z) / radius
+    power = 3.0 if garment == "v_neck" else 1.5
+    line = np.where(
+        front > 0, beside + (before - beside) * np.abs(front) ** power, beside + (behind - beside) * np.abs(front)
+    )
+    return points[:, 1] - line
+
+
+def cut_garment(model: Anny, person: Person) -> Garment:
+    """The garment of a person; depends on the neckline alone, not on the body's shape."""
+    mean = model.rest(model.mean_identity[None])[0][0].numpy()
+    height = height_over_neckline(mean, person.garment)
+    height[model.parts.numpy() != 0] = 1.0  # never the inner surfaces of the head
+    triangles = model.triangles.numpy()
+    below = height[triangles] < 0
+    count = below.sum(1)
+    first: list[int] = []
+    second: list[int] = []
+    share: list[float] = []
+    known: dict[tuple[int, int], int] = {}
+
+    def vertex(a: int, b: int) -> int:
+        key = (a, b) if a < b else (b, a)
+        if key not in known:
+            known[key] = len(first)
+            first.append(key[0])
+            second.append(key[1])
+            low, high = height[key[0]], height[key[1]]
+            share.append(0.0 if a == b else float(low / (low - high)))
+        return known[key]
+
+    faces: list[tuple[int, int, int]] = []
+    for row in np.nonzero(count == 3)[0]:
+        a, b, c = (vertex(int(v), int(v)) for v in triangles[row])
+        faces.append((a, b, c))
+    for row in np.nonzero((count == 1) | (count == 2))[0]:
+        corners = [int(v) for v in triangles[row]]
+        odd = next(k for k in range(3) if below[row, k] == (count[row] == 1))
+        a, b, c = corners[odd], corners[(odd + 1) % 3], corners[(odd + 2) % 3]
+        if count[row] == 1:
+            faces.append((vertex(a, a), vertex(a, b), vertex(a, c)))
+        else:
+            ab, ac, bb, cc = vertex(a, b), vertex(a, c), vertex(b, b), vertex(c, c)
+            faces.extend([(ab, bb, cc), (ab, cc, ac)])
+    indices = np.array(first), np.array(second), np.array(share)
+    at = height[indices[0]] * (1 - indices[2]) + height[indices[1]] * indices[2]
+    # A rolled hem at the neckline, then cloth that lies closer.
+    lift = _LIFT * (0.75 + 0.5 * np.exp(-((at + 0.02) ** 2) / 0.0004))
+    return Garment(*indices, lift.astype(np.float32), np.array(faces, dtype=np.int64))

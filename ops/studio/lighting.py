@@ -1,0 +1,135 @@
+"""Light: an environment in nine spherical harmonics, and how much of it each vertex receives.
+
+Diffuse light at a vertex is the dot product of the environment's nine coefficients with the vertex' transfer vector: the
+projection of visibility times cosine onto the same harmonics (precomputed radiance transfer; Sloan, Kautz and Snyder 2002).
+Visibility comes from orthographic depth maps around the person, so hair, chin and nose cast soft shadows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from models.render import raster
+
+DIRECTIONS = 40  # depth maps; unpublished: our choice
+_MAP = 128  # pixels of a depth map
+_EXTENT = 3.3  # world units across: head and shoulders with the upper arms
+_BIAS = 0.03  # world units by which a surface must lie behind another to be in its shadow
+
+
+def harmonics(direction: np.ndarray) -> np.ndarray:
+    """(..., 3) unit directions to the nine real spherical harmonics up to degree two, (..., 9)."""
+    x, y, z = direction[..., 0], direction[..., 1], direction[..., 2]
+    return np.stack(
+        [
+            np.full_like(x, 0.282095),
+            0.488603 * y,
+            0.488603 * z,
+            0.488603 * x,
+            1.092548 * x * y,
+            1.092548 * y * z,
+            0.315392 * (3 * z * z - 1),
+            1.092548 * x * z,
+            0.546274 * (x * x - y * y),
+        ],
+        axis=-1,
+    ).astype(np.float32)
+
+
+def sphere_directions(count: int) -> np.ndarray:
+    """(count, 3) directions spread evenly on the sphere (a Fibonacci lattice)."""
+    index = np.arange(count) + 0.5
+    y = 1 - 2 * index / count
+    angle = np.pi * (1 + 5**0.5) * index
+    ring = np.sqrt(1 - y * y)
+    return np.stack([ring * np.cos(angle), y, ring * np.sin(angle)], axis=-1)
+
+
+def transfer(
+    points: np.ndarray, normals: np.ndarray, scene: np.ndarray, triangles: np.ndarray, directions: int = DIRECTIONS
+) -> np.ndarray:
+    """(P, 9) transfer vectors of surface points with unit normals, shadowed by a scene of triangles.
+
+    Divided by pi, so that a constant environment of radiance one lights an open white surface to one.
+    """
+    result = np.zeros((len(points), 9), np.float32)
+    lattice = sphere_directions(directions)
+    centre = np.array([0.0, -0.35, 0.0], np.float32)
+    faces = torch.from_numpy(triangles.astype(np.int64))
+    for direction in lattice:
+        side = np.cross([0.0, 1.0, 0.0] if abs(direction[1]) < 0.9 else [1.0, 0.0, 0.0], direction)
+        side /= np.linalg.norm(side)
+        frame = np.stack([side, np.cross(direction, side), -direction], axis=1).astype(np.float32)
+        screen = (scene - centre) @ frame
+        screen[:, :2] = (screen[:, :2] / _EXTENT + 0.5) * _MAP
+        depth = raster.depth_map(torch.from_numpy(screen)[None], faces, _MAP, _MAP)[0].numpy()
+        local = (points + normals * 0.01 - centre) @ frame
+        pixel = (local[:, :2] / _EXTENT + 0.5) * _MAP - 0.5
+        base = np.clip(np.floor(pixel).astype(int), 0, _MAP - 2)
+        share = np.clip(pixel - base, 0, 1)
+        lit = np.zeros(len(points), np.float32)
+        for dx in (0, 1):
+            for dy in (0, 1):
+                weight = (share[:, 0] if dx else 1 - share[:, 0]) * (share[:, 1] if dy else 1 - share[:, 1])
+                lit += weight * (depth[base[:, 1] + dy, base[:, 0] + dx] > local[:, 2] - _BIAS)
+        cosine = np.clip(normals @ direction.astype(np.float32), 0, None)
+        result += (lit * cosine)[:, None] * harmonics(direction)
+    return result * np.float32(4.0 / directions)
+
+
+def draw_light(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An environment: (9, 3) coefficients of radiance, the key light's unit direction and its colour.
+
+    Ambient light from above and, weaker, from the floor, a soft key light from the camera's half of the sky, and a weak fill
+    or rim light. Directions are in the studio's frame, where +z is towards the camera.
+    """
+
+    def lobe(azimuth: float, elevation: float) -> np.ndarray:
+        return np.array(
+            [np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)]
+        )
+
+    def tint(spread: float) -> np.ndarray:
+        warm = rng.normal(0, spread)
+        return np.array([1 + warm, 1.0, 1 - warm])
+
+    level = rng.uniform(0.75, 1.1)
+    contrast = rng.uniform(0.35, 0.8)
+    coefficients = np.zeros((9, 3), np.float32)
+    ambient = level * (1 - 0.62 * contrast) * tint(0.04)
+    coefficients[0] += ambient / 0.282095 * 0.8
+    coefficients[1] += ambient * rng.uniform(0.1, 0.45)  # brighter above
+    key = lobe(rng.normal(0, 0.75), rng.uniform(0.15, 0.95))
+    key_colour = level * contrast * tint(0.06)
+    # A disc of light: each degree of the harmonics keeps the share of a 35 degree cone.
+    soft = np.array([1, 0.91, 0.91, 0.91, 0.74, 0.74, 0.74, 0.74, 0.74], np.float32)
+    coefficients += (harmonics(key) * soft)[:, None] * key_colour * 3.0
+    rim = lobe(rng.uniform(1.6, 4.6), rng.uniform(0.0, 0.7))
+    coefficients += (harmonics(rim) * soft)[:, None] * tint(0.1) * level * rng.uniform(0.0, 0.9)
+    return coefficients, key.astype(np.float32), key_colour.astype(np.float32)
+
+
+def rotate_to_world(direction: np.ndarray, azimuth: float) -> np.ndarray:
+    """A studio direction (..., 3) turned about the vertical so that the camera stands at ``azimuth`` (radians)."""
+    c, s = np.cos(azimuth), np.sin(azimuth)
+    turn = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    return (direction @ turn.T).astype(np.float32)
+
+
+def rotate_coefficients(coefficients: np.ndarray, azimuth: float) -> np.ndarray:
+    """(9, C) coefficients of an environment turned about the vertical by ``azimuth`` radians."""
+    lattice = sphere_directions(64)
+    turned = rotate_to_world(lattice, azimuth)
+    # Solving for the turned coefficients on a lattice is exact: rotation maps each degree onto itself.
+    values = harmonics(lattice) @ coefficients
+    return np.linalg.lstsq(harmonics(turned), values, rcond=None)[0].astype(np.float32)
+
+
+def open_transfer(normals: np.ndarray) -> np.ndarray:
+    """(P, 9) transfer vectors of open surfaces with unit normals: the clamped cosine in closed form.
+
+    Ramamoorthi and Hanrahan 2001, divided by pi as in :func:`transfer`.
+    """
+    band = np.array([1.0, 2 / 3, 2 / 3, 2 / 3, 0.25, 0.25, 0.25, 0.25, 0.25], np.float32)
+    return harmonics(normals) * band

@@ -1,0 +1,189 @@
+"""Takes the picture: an avatar in a view to pixels, with the truth that falls out of the same rasterisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from models.parametric.anny import Anny, skin
+from ops.studio import lighting, paint
+from ops.studio.avatar import LIGHT_PLACES, Avatar, head_transforms, vertex_normals
+from ops.studio.hair import STEPS
+from ops.studio.scene import View
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture and its truth.
+
+    Attributes:
+        picture: (size, size, 3) uint8 sRGB; mask: (size, size) uint8 coverage of the person.
+        parsing: (size, size) uint8 of ``paint.CLASSES``; depth: (size, size) float32 along the viewing axis, inf for none.
+        landmarks: (68, 3) world positions of the iBUG points.
+    """
+
+    picture: np.ndarray
+    mask: np.ndarray
+    parsing: np.ndarray
+    depth: np.ndarray
+    landmarks: np.ndarray
+
+
+def photograph(model: Anny, avatar: Avatar, view: View, background: np.ndarray | None = None) -> Shot:
+    """Render one view, twice as wide and high inside, and resolve it to ``view.background``'s size.
+
+    Args:
+        background: (size, size, 3) linear light instead of the view's own.
+    """
+    import warp as wp
+
+    from models.render import raster_warp
+    from ops.studio import shade
+
+    def shared(values: np.ndarray, dtype: type) -> wp.array:
+        """The same memory, as warp sees it."""
+        return wp.array(values, dtype=dtype, device="cpu", copy=False)
+
+    behind = view.background if background is None else background
+    size = behind.shape[0]
+    person = avatar.person
+    c = paint.canvas(model)
+    posed = pose_face(model, avatar, view)
+    transforms = head_transforms(avatar.joints, view.pose)[0].numpy()
+    normals = vertex_normals(model, posed)
+
+    # Light of the body: what it received at rest, corrected for how its surface has turned since.
+    turned = lighting.open_transfer(normals) - lighting.open_transfer(avatar.normals)
+    transfer = avatar.transfer + turned * avatar.open_sky[:, None]
+    radiance = np.clip(transfer @ view.light, 0.01, None)
+    pose = view.camera[:16].reshape(4, 4)
+    eye, rotation = pose[:3, 3], pose[:3, :3].T
+    gloss = _gloss(model, avatar, posed, normals, eye, view)
+
+    garment = avatar.garment
+    garment_points = garment.lerp(posed) + garment.lerp(normals) * garment.lift[:, None]
+    world = np.concatenate([posed[c.vertex], garment_points])
+    count = len(world) + (len(avatar.strands.points) * (STEPS + 1) * 2 if avatar.strands is not None else 0)
+    screen, light, shine = (np.zeros((count, 3), np.float32) for _ in range(3))
+    local = (world - eye) @ rotation.T
+    fx = float(view.camera[16]) * 2 * size
+    screen[: len(world), :2] = local[:, :2] / local[:, 2:] * fx + size
+    screen[: len(world), 2] = local[:, 2]
+    light[: len(world)] = np.concatenate([radiance[c.vertex], garment.lerp(radiance)])
+    shine[: len(c.vertex)] = gloss[c.vertex]
+    uv = np.concatenate([c.uv, avatar.garment_uv]).astype(np.float32)
+
+    arrays = [shared(value, wp.vec3) for value in (screen, light, shine)]
+    light_array = shared(np.ascontiguousarray(view.light, dtype=np.float32), float)
+    if avatar.strands is not None:
+        strands = avatar.strands
+        wp.launch(
+            shade.ribbons,
+            dim=strands.half_width.shape,
+            inputs=[
+                shared(strands.points, wp.vec3),
+                shared(strands.half_width, float),
+                shared(strands.share, float),
+                shared(strands.tint, float),
+                shared(avatar.strand_transfer, float),
+                LIGHT_PLACES,
+                wp.mat44(transforms[0]),
+                wp.vec3(*eye.tolist()),
+                wp.mat33(rotation),
+                fx,
+                wp.vec2(float(size), float(size)),
+                0.55,
+                light_array,
+                wp.vec3(*view.key.tolist()),
+                wp.vec3(*view.key_colour.tolist()),
+                wp.vec3(*person.hair.tolist()),
+                len(world),
+                *arrays,
+            ],
+            device="cpu",
+        )
+    side = 2 * size
+    buffer = raster_warp.z_buffer(
+        torch.from_numpy(screen)[None], torch.from_numpy(avatar.triangles), side, side, near=0.05
+    )
+    picture = np.empty((size, size, 3), np.uint8)
+    mask, parsing = np.empty((size, size), np.uint8), np.empty((size, size), np.uint8)
+    depth = np.empty((size, size), np.float32)
+    wp.launch(
+        shade.resolve,
+        dim=(size, size),
+        inputs=[
+            buffer,
+            arrays[0],
+            shared(avatar.triangles, wp.int32),
+            shared(uv, wp.vec2),
+            arrays[1],
+            arrays[2],
+            shared(_with_catchlights(avatar, view), wp.vec3),
+            avatar.textured_triangles,
+            avatar.body_triangles,
+            shared(avatar.labels, wp.uint8),
+            shared(np.ascontiguousarray(behind, dtype=np.float32), wp.vec3),
+            *(shared(value, wp.uint8) for value in (picture, mask, parsing)),
+            shared(depth, float),
+        ],
+        device="cpu",
+    )
+    return Shot(picture, mask, parsing, depth, posed[model.landmarks68.numpy()])
+
+
+def pose_face(model: Anny, avatar: Avatar, view: View) -> np.ndarray:
+    """(V, 3) vertices of an avatar with the view's expression and pose, head frame."""
+    offsets = model.expression_offsets(torch.from_numpy(view.expression)[None])
+    transforms = head_transforms(avatar.joints, view.pose)
+    return skin(torch.from_numpy(avatar.rest)[None] + offsets, model.skinning_weights, transforms)[0].numpy()
+
+
+def _gloss(
+    model: Anny, avatar: Avatar, posed: np.ndarray, normals: np.ndarray, eye: np.ndarray, view: View
+) -> np.ndarray:
+    """(V, 3) highlights of the key light: broad on skin, small and strong on lips."""
+    towards = eye - posed
+    towards /= np.linalg.norm(towards, axis=1, keepdims=True)
+    half = towards + view.key
+    half /= np.linalg.norm(half, axis=1, keepdims=True) + 1e-9
+    facing = np.clip((normals * half).sum(1), 0, 1)
+    fresnel = 0.04 + 0.25 * (1 - np.clip((normals * towards).sum(1), 0, 1)) ** 5
+    lips = model.get_buffer("uv_lips").numpy()
+    strength = (0.9 * facing**14 + 1.5 * lips * facing**50) * fresnel * avatar.open_sky**2
+    strength[model.parts.numpy() != 0] = 0
+    lit = np.clip((normals * view.key).sum(1) * 4, 0, 1)
+    return (strength * lit)[:, None] * view.key_colour * 1.4
+
+
+def _with_catchlights(avatar: Avatar, view: View) -> np.ndarray:
+    """The sheet with the key light mirrored in both eyes, where an eyeball's normal halves light and view."""
+    sheet = avatar.sheet.copy()
+    pose = view.camera[:16].reshape(4, 4)
+    towards = pose[:3, 3] / np.linalg.norm(pose[:3, 3])
+    half = towards + view.key
+    half /= np.linalg.norm(half) + 1e-9
+    if half[2] < 0.2:
+        return sheet
+    x, y, side = paint.EYE_PATCH
+    for place in (0, 1):
+        centre = np.array([x + place * side, y]) + (half[:2] / paint.EYE_REACH * [0.5, -0.5] + 0.5) * side
+        patch = sheet[y : y + side, x + place * side : x + (place + 1) * side]
+        rows = np.arange(side)[:, None] + y - centre[1]
+        columns = np.arange(side)[None] + x + place * side - centre[0]
+        glow = 1 / (1 + np.exp(np.clip((np.hypot(rows, columns) - 7) / 1.2, -30, 30)))
+        patch += glow[..., None].astype(np.float32) * 1.6
+    return sheet
+
+
+def to_pixels(camera: np.ndarray, points: np.ndarray, size: int) -> np.ndarray:
+    """(P, 2) pixel positions of world points (P, 3); pixel centres at half integers."""
+    pose = camera[:16].reshape(4, 4)
+    local = (points - pose[:3, 3]) @ pose[:3, :3]
+    return local[:, :2] / local[:, 2:] * camera[16] * size + 0.5 * size
+
+
+__all__: Sequence[str] = ("Shot", "photograph", "pose_face", "to_pixels")
