@@ -7,7 +7,6 @@ size and sha256 of each tensor file, so that a file cut by a byte is noticed bef
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import subprocess
@@ -49,15 +48,21 @@ def write(run: Path, step: int, content: Checkpoint, keep: int) -> Path:
     """
     path = run / f"step-{step:07d}"
     with publish(path, folder=True) as folder:
-        files = {}
-        for stem, tensors in content.tensors.items():
-            file = folder / f"{stem}.safetensors"
-            save_tensors(file, tensors)
-            files[file.name] = {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
-        (folder / STATE).write_text(json.dumps({"format": FORMAT, "files": files, **content.record}, indent=1) + "\n")
+        write_into(folder, STATE, content)
     for old in all_of(run)[:-keep]:
         remove(old)
     return path
+
+
+def write_into(folder: Path, record: str, content: Checkpoint) -> None:
+    """Write the tensor files and the record ``record`` (a file name), which holds their sizes and hashes."""
+    files = {}
+    for stem, tensors in content.tensors.items():
+        file = folder / f"{stem}.safetensors"
+        save_tensors(file, tensors)
+        files[file.name] = {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
+    text = json.dumps({"format": FORMAT, "files": files, **content.record}, indent=1)
+    (folder / record).write_text(text + "\n", encoding="utf-8")
 
 
 def all_of(run: Path) -> list[Path]:
@@ -82,29 +87,53 @@ def read(path: Path, *, same: Mapping[str, Any] | None = None) -> Checkpoint:
     Raises:
         LineamentError: a file is missing, cut, damaged or pickled, or the record differs from ``same``.
     """
-    record = read_json(path / STATE)
-    if record.get("format") != FORMAT:
-        raise LineamentError(f"{path / STATE}: format {record.get('format')!r} is not {FORMAT}. {_drop(path)}")
+    remedy = f"Delete {path} to go on from the checkpoint before it, or from the start."
+    record = read_record(path / STATE, remedy)
     for key, expected in (same or {}).items():
         if record.get(key) != expected:
             where = _difference(record.get(key), expected, key)
-            raise LineamentError(f"{path}: belongs to another run: {where}. {_drop(path)}")
-    tensors = {}
-    for name, facts in record.get("files", {}).items():
-        file = path / name
-        if not file.is_file():
-            raise LineamentError(f"{file}: is missing from the checkpoint. {_drop(path)}")
-        size = file.stat().st_size
-        if size != facts["bytes"] or file_sha256(file) != facts["sha256"]:
-            refuse_pickle(file)
-            what = f"{size} bytes, where {facts['bytes']} were written" if size != facts["bytes"] else "sha256 differs"
-            raise LineamentError(f"{file}: the checkpoint is damaged ({what}). {_drop(path)}")
-        tensors[file.stem] = load_tensors(file)
-    return Checkpoint(tensors, record)
+            raise LineamentError(f"{path}: belongs to another run: {where}. {remedy}")
+    return Checkpoint({Path(n).stem: read_file(path, n, record, remedy) for n in record["files"]}, record)
 
 
-def _drop(path: Path) -> str:
-    return f"Delete {path} to go on from the checkpoint before it, or from the start."
+def read_record(path: Path, remedy: str) -> dict[str, Any]:
+    """The JSON record of a checkpoint.
+
+    Raises:
+        LineamentError: missing, damaged, or of another format; ends with ``remedy``.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not isinstance(record["files"], dict):
+            raise ValueError("no mapping with the files")
+    except (FileNotFoundError, NotADirectoryError):
+        raise LineamentError(f"{path}: is missing from the checkpoint. {remedy}") from None
+    except (ValueError, KeyError) as error:
+        raise LineamentError(f"{path}: is damaged ({error}). {remedy}") from None
+    if record.get("format") != FORMAT:
+        raise LineamentError(f"{path}: format {record.get('format')!r} is not {FORMAT}. {remedy}")
+    return record
+
+
+def read_file(folder: Path, name: str, record: Mapping[str, Any], remedy: str) -> Tensors:
+    """The tensors of one file of a checkpoint, after comparing size and hash with the record.
+
+    Raises:
+        LineamentError: missing, cut, damaged or pickled; ends with ``remedy``.
+    """
+    file, facts = folder / name, record["files"].get(name)
+    if facts is None or not file.is_file():
+        raise LineamentError(f"{file}: is missing from the checkpoint. {remedy}")
+    refuse_pickle(file)
+    size = file.stat().st_size
+    if size != facts["bytes"]:
+        raise LineamentError(f"{file}: damaged: {size} bytes, where {facts['bytes']} were written. {remedy}")
+    if file_sha256(file) != facts["sha256"]:
+        raise LineamentError(f"{file}: damaged: its sha256 is not the recorded one. {remedy}")
+    try:
+        return load_file(file)
+    except (SafetensorError, ValueError) as error:
+        raise LineamentError(f"{file}: not a safetensors file ({error}). {remedy}") from None
 
 
 def _difference(found: Any, expected: Any, name: str) -> str:
@@ -121,23 +150,6 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     save_file({name: t.detach().to("cpu", copy=True).contiguous() for name, t in sorted(tensors.items())}, path)
 
 
-def load_tensors(path: Path) -> Tensors:
-    """Named tensors of a safetensors file, on the CPU.
-
-    Raises:
-        LineamentError: missing, pickled, cut or damaged.
-    """
-    if not path.is_file():
-        raise LineamentError(f"{path}: no such file.")
-    refuse_pickle(path)
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise LineamentError(
-            f"{path}: not a readable safetensors file ({error}). Restore it with `dvc checkout`, or train again."
-        ) from None
-
-
 def refuse_pickle(path: Path) -> None:
     """Raise LineamentError if a file's first bytes are those of a pickle or of torch.save's archive."""
     with open(path, "rb") as stream:
@@ -147,23 +159,6 @@ def refuse_pickle(path: Path) -> None:
             f"{path}: is a pickle, which can run any code when loaded, so it is refused. "
             "Convert it to safetensors where you trust its origin."
         )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON mapping.
-
-    Raises:
-        LineamentError: missing or damaged.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LineamentError(f"{path}: is missing from the checkpoint. {_drop(path.parent)}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise LineamentError(f"{path}: is damaged ({error}). {_drop(path.parent)}") from None
-    if not isinstance(content, dict):
-        raise LineamentError(f"{path}: is damaged (no mapping). {_drop(path.parent)}")
-    return content
 
 
 def load_network(network: nn.Module, tensors: Mapping[str, Tensor], where: object) -> None:
@@ -242,12 +237,3 @@ def code_revision() -> str | None:
 
 def _git(root: Path, *words: str) -> str:
     return subprocess.run(["git", "-C", str(root), *words], check=True, capture_output=True, text=True).stdout.strip()
-
-
-def fingerprint(network: nn.Module) -> str:
-    """The hash of a network's state; equal weights, equal hash."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        total.update(name.encode())
-        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()

@@ -17,28 +17,28 @@ class TrainerParams(Params):
     Intervals are in steps; phases and curves (``plan``) in images.
     """
 
-    images: int = Field(25_000_000, gt=0, description="real images to see in all")  # EG3D, SphereHead Sec. 4.1
-    batch: int = Field(32, gt=0, description="images a step, over all processes")  # EG3D and GIRAFFE: 32
-    micro_batch: int | None = Field(None, gt=0, description="images a forward pass and process; None: no splitting")
-    seed: int = Field(0, ge=0)
-    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights a step")  # GIRAFFE: 0.999
-    amp: Literal["none", "bf16", "fp16"] = Field("none", description="mixed precision")
+    images: int = Field(default=25_000_000, gt=0, description="real images to see in all")  # EG3D, SphereHead Sec. 4.1
+    batch: int = Field(default=32, gt=0, description="images a step, over all processes")  # EG3D and GIRAFFE: 32
+    micro_batch: int | None = Field(default=None, gt=0, description="images a forward pass and process; None: no splitting")
+    seed: int = Field(default=0, ge=0)
+    ema: float = Field(default=0.999, ge=0, lt=1, description="decay of the averaged weights a step")  # GIRAFFE: 0.999
+    amp: Literal["none", "bf16", "fp16"] = Field(default="none", description="mixed precision")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    compile: bool = Field(False, description="torch.compile the losses; second-order terms stay eager")
+    compile: bool = Field(default=False, description="torch.compile the losses; second-order terms stay eager")
     channels_last: bool = False
-    threads: int = Field(2, gt=0, description="CPU threads of torch; sums on the CPU depend on it")
-    workers: int = Field(2, ge=0, description="threads that decode pictures")
-    cache_mb: int = Field(1024, ge=0, description="decoded pictures kept in memory")
-    mirror: bool = Field(True, description="show half of the pictures mirrored, with mirrored cameras")  # EG3D
-    log_every: int = Field(20, gt=0)  # unpublished: our choice
-    checkpoint_every: int = Field(2000, gt=0)  # unpublished: our choice
-    snapshot_every: int = Field(2000, gt=0, description="steps between pictures of samples")
-    keep: int = Field(2, gt=0, description="checkpoints kept")  # unpublished: our choice
-    grid_rows: int = Field(4, gt=0)
-    grid_columns: int = Field(8, gt=0)
-    max_rollbacks: int = Field(3, ge=0, description="returns to a checkpoint before a diverging run gives up")
-    diverged_above: float = Field(1e6, gt=0, description="a loss beyond it counts as divergence")  # our choice
-    tensorboard: bool = Field(True, description="event files in the run folder")
+    threads: int = Field(default=2, gt=0, description="CPU threads of torch; sums on the CPU depend on it")
+    workers: int = Field(default=2, ge=0, description="threads that decode pictures")
+    cache_mb: int = Field(default=1024, ge=0, description="decoded pictures kept in memory")
+    mirror: bool = Field(default=True, description="show half of the pictures mirrored, with mirrored cameras")  # EG3D
+    log_every: int = Field(default=20, gt=0)  # unpublished: our choice
+    checkpoint_every: int = Field(default=2000, gt=0)  # unpublished: our choice
+    snapshot_every: int = Field(default=2000, gt=0, description="steps between pictures of samples")
+    keep: int = Field(default=2, gt=0, description="checkpoints kept")  # unpublished: our choice
+    grid_rows: int = Field(default=4, gt=0)
+    grid_columns: int = Field(default=8, gt=0)
+    max_rollbacks: int = Field(default=3, ge=0, description="returns to a checkpoint before a diverging run gives up")
+    diverged_above: float = Field(default=1e6, gt=0, description="a loss beyond it counts as divergence")  # our choice
+    tensorboard: bool = Field(default=True, description="event files in the run folder")
     plan: Plan = Plan()
 
     @model_validator(mode="after")
