@@ -32,12 +32,12 @@ from models.render.neural import NeuralRenderer
 class FieldConfig(Config):
     """A feature field h_theta (Eq. 2). Defaults: the object's, im2scene/giraffe/models/decoder.py."""
 
-    hidden: int = Field(128, ge=4)
-    blocks: int = Field(8, ge=2)  # layers of the density trunk, the first included
+    hidden: int = Field(default=128, ge=4)
+    blocks: int = Field(default=8, ge=2)  # layers of the density trunk, the first included
     skips: tuple[int, ...] = (4,)  # after which layers code and point enter again
-    point_octaves: int = Field(10, ge=1)  # L of Eq. 3 for points
-    view_octaves: int = Field(4, ge=1)  # L of Eq. 3 for directions
-    divisor: float = Field(2.0, gt=0)  # points and directions are divided by it before Eq. 3
+    point_octaves: int = Field(default=10, ge=1)  # L of Eq. 3 for points
+    view_octaves: int = Field(default=4, ge=1)  # L of Eq. 3 for directions
+    divisor: float = Field(default=2.0, gt=0)  # points and directions are divided by it before Eq. 3
 
 
 class GiraffeConfig(Config):
@@ -46,19 +46,19 @@ class GiraffeConfig(Config):
 
     resolution: int = 256
     feature_resolution: int = 16  # models/generator.py: resolution_vol
-    feature_channels: int = Field(256, ge=4)
-    min_channels: int = Field(32, ge=1)  # models/neural_renderer.py: min_feat
-    z_dim: int = Field(256, ge=1)
-    z_dim_background: int = Field(128, ge=1)
+    feature_channels: int = Field(default=256, ge=4)
+    min_channels: int = Field(default=32, ge=1)  # models/neural_renderer.py: min_feat
+    z_dim: int = Field(default=256, ge=1)
+    z_dim_background: int = Field(default=128, ge=1)
     object_field: FieldConfig = FieldConfig()
     background_field: FieldConfig = FieldConfig(hidden=64, blocks=4, skips=(), divisor=12.0)
 
-    samples: int = Field(64, ge=2)  # models/generator.py: n_ray_samples
-    near: float = Field(0.5, ge=0)  # models/generator.py: depth_range
+    samples: int = Field(default=64, ge=2)  # models/generator.py: n_ray_samples
+    near: float = Field(default=0.5, ge=0)  # models/generator.py: depth_range
     far: float = 6.0
-    density_noise: float = Field(1.0, ge=0)  # models/generator.py: N(0, 1) on densities in training
-    fov: float = Field(10.0, gt=0, lt=180)  # degrees
-    radius: float = Field(2.732, gt=0)  # models/generator.py: range_radius
+    density_noise: float = Field(default=1.0, ge=0)  # models/generator.py: N(0, 1) on densities in training
+    fov: float = Field(default=10.0, gt=0, lt=180)  # degrees
+    radius: float = Field(default=2.732, gt=0)  # models/generator.py: range_radius
 
     # p_xi and p_T of Eq. 1. The public ranges are rotation [0.375, 0.625] of a turn, which is +-45 degrees about the
     # front, and range_v [0.4167, 0.5], which is sin(elevation) uniform in [0, 0.1666].
@@ -66,17 +66,17 @@ class GiraffeConfig(Config):
     elevation: tuple[float, float] = (0.0, 9.59)  # degrees, uniform on the sphere
     box_scale: tuple[float, float] = (0.21, 0.21)  # half the side of the object's box, world units
     box_translation: tuple[tuple[float, float], ...] = ((0.0, 0.0), (0.0, 0.0), (0.0, 0.0))  # along x, y, z
-    box_padding: float = Field(0.1, ge=0)  # models/generator.py: padd, in units of half the side
+    box_padding: float = Field(default=0.1, ge=0)  # models/generator.py: padd, in units of half the side
 
-    discriminator_channels: int = Field(512, ge=8)  # discriminator/conv.py: n_feat, the width of its last layer
-    projection: int = Field(128, ge=2)  # length of q and k; unpublished: our choice
+    discriminator_channels: int = Field(default=512, ge=8)  # discriminator/conv.py: n_feat, the width of its last layer
+    projection: int = Field(default=128, ge=2)  # length of q and k; unpublished: our choice
 
     @model_validator(mode="after")
     def _ranges_hold(self) -> GiraffeConfig:
         doublings = math.log2(self.resolution / self.feature_resolution)
         if doublings < 1 or doublings % 1:
             raise ValueError(
-                f"resolution {self.resolution} is not {self.feature_resolution} (feature_resolution) doubled once or more"
+                f"resolution {self.resolution} is not feature_resolution {self.feature_resolution} doubled once or more"
             )
         if self.resolution < 16 or self.resolution & (self.resolution - 1):
             raise ValueError(f"resolution {self.resolution} is no power of two from 16 on")
@@ -236,7 +236,7 @@ class FeatureField(nn.Module):
         return self.density(x).squeeze(-1), self.appearance(x).add_(style.view).relu_()
 
     def forward(self, points: Tensor, directions: Tensor, shape: Tensor, appearance: Tensor) -> tuple[Tensor, Tensor]:
-        """Plain evaluation: (N, P, 3) points and directions, (N, z_dim) codes to (N, P) densities, (N, P, C) features."""
+        """Plain: (N, P, 3) points and directions, (N, z_dim) codes to (N, P) densities and (N, P, C) features."""
         encoded = encode(points / self.config.divisor, self.config.point_octaves)
         x = torch.relu(self.entry(encoded) + self.entry_code(shape).unsqueeze(1))
         skips = iter(zip(self.skip_codes, self.skip_points))
@@ -313,8 +313,13 @@ class Generator(nn.Module):
         """The plain form of :meth:`forward`, for tests and timings."""
         return self.renderer.reference(self.reference_feature_image(latents, view, noise))
 
-    def samples(self, view: View, noise: Noise | None) -> Samples:
+    def samples(self, view: View | Tensor, noise: Noise | None) -> Samples:
         """Stratified samples on the rays of the feature image, in the world and in the object's box."""
+        device = view.device if isinstance(view, Tensor) else view.camera.device
+        with torch.autocast(device.type, enabled=False):  # matrix products of half precision would move the points
+            return self._samples(turn_object(self.config, view) if isinstance(view, Tensor) else view, noise)
+
+    def _samples(self, view: View, noise: Noise | None) -> Samples:
         c = self.config
         origin, direction = camera.rays(view.camera, c.feature_resolution)
         depth = torch.linspace(c.near, c.far, c.samples, device=direction.device, dtype=direction.dtype)
@@ -333,13 +338,13 @@ class Generator(nn.Module):
 
     def feature_image(self, latents: Latents, view: View | Tensor, noise: Noise | None) -> Tensor:
         """(N, C, side, side) features of the composed scene, the fast way."""
-        s = self.samples(self.as_view(view), noise)
+        s = self.samples(view, noise)
         rays = s.inside.shape[1]
         scene, ray, sample = s.inside.nonzero(as_tuple=True)
         style = self.object_field.style(latents.shape, latents.appearance, s.object_directions)
         packed = Style(style.entry[scene], tuple(x[scene] for x in style.skips), style.view[scene, ray])
         raw, object_hidden = self.object_field.trunk(s.object_points[scene, ray, sample], packed)
-        raw = self.occupied(raw, None if noise is None else noise.density[0][scene, ray, sample])
+        raw = self.occupied(raw.to(s.depth), None if noise is None else noise.density[0][scene, ray, sample])
         object_density = torch.zeros_like(s.depth).index_put((scene, ray, sample), raw)
 
         style = self.background_field.style(latents.background_shape, latents.background_appearance, s.world_directions)
@@ -347,14 +352,14 @@ class Generator(nn.Module):
             style.entry[:, None, None], tuple(x[:, None, None] for x in style.skips), style.view.unsqueeze(2)
         )
         raw, background_hidden = self.background_field.trunk(s.world_points, spread)
-        background_density = self.occupied(raw, None if noise is None else noise.density[1])
+        background_density = self.occupied(raw.to(s.depth), None if noise is None else noise.density[1])
 
         with torch.autocast(s.depth.device.type, enabled=False):
             weights = field_weights(torch.stack([object_density, background_density]), s.depth)
-            weighted = object_hidden.float() * weights[0][scene, ray, sample].unsqueeze(-1)
+            weighted = object_hidden.to(s.depth) * weights[0][scene, ray, sample].unsqueeze(-1)
             summed = weighted.new_zeros(s.depth.shape[0] * rays, weighted.shape[-1])
             object_sum = summed.index_add(0, scene * rays + ray, weighted).unflatten(0, (-1, rays))
-            background_sum = (weights[1].unsqueeze(2) @ background_hidden.float()).squeeze(2)
+            background_sum = (weights[1].unsqueeze(2) @ background_hidden.to(s.depth)).squeeze(2)
             total = weights.sum(-1).unsqueeze(-1)
             image = read_out(self.object_field.feature, object_sum, total[0])
             image = image + read_out(self.background_field.feature, background_sum, total[1])
@@ -362,16 +367,17 @@ class Generator(nn.Module):
 
     def reference_feature_image(self, latents: Latents, view: View | Tensor, noise: Noise | None) -> Tensor:
         """(N, C, side, side) features of the composed scene: every field at every sample, then :func:`composite`."""
-        s = self.samples(self.as_view(view), noise)
+        s = self.samples(view, noise)
         count = s.depth.shape[-1]
-        density, feature = [], []
+        density: list[Tensor] = []
+        feature: list[Tensor] = []
         for field, points, directions, shape, appearance in (
             (self.object_field, s.object_points, s.object_directions, latents.shape, latents.appearance),
             (self.background_field, s.world_points, s.world_directions, *latents[2:]),
         ):
             directions = directions.unsqueeze(2).expand(-1, -1, count, -1)
             raw, values = field(points.flatten(1, 2), directions.flatten(1, 2), shape, appearance)
-            raw = raw.unflatten(1, s.depth.shape[1:])
+            raw = raw.to(s.depth).unflatten(1, s.depth.shape[1:])
             density.append(self.occupied(raw, None if noise is None else noise.density[len(density)]))
             feature.append(values.unflatten(1, s.depth.shape[1:]))
         density[0] = density[0] * s.inside
@@ -379,11 +385,7 @@ class Generator(nn.Module):
 
     def occupied(self, raw: Tensor, noise: Tensor | None) -> Tensor:
         """Densities from a field's raw output: noise in training, never negative."""
-        raw = raw.float()
         return torch.relu(raw if noise is None else raw + self.config.density_noise * noise)
-
-    def as_view(self, view: View | Tensor) -> View:
-        return turn_object(self.config, view) if isinstance(view, Tensor) else view
 
     def as_image(self, rays: Tensor) -> Tensor:
         side = self.config.feature_resolution

@@ -7,6 +7,7 @@ of the contrastive loss. EncB, a momentum copy of the body, and the same Conv ma
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,7 @@ class Encoder(nn.Module):
         if last >> (layers - 1) < 1:
             raise ValueError(f"{last} channels cannot be halved {layers - 1} times for pictures of {config.resolution}")
         widths = [3] + [last >> (layers - 1 - i) for i in range(layers)]
-        self.convs = nn.ModuleList(
-            [nn.Conv2d(a, b, 4, stride=2, padding=1, bias=False) for a, b in zip(widths, widths[1:])]
-        )
+        self.convs = nn.ModuleList([nn.Conv2d(a, b, 4, stride=2, padding=1, bias=False) for a, b in pairwise(widths)])
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) pictures in [-1, 1] to (N, C, 4, 4) features."""

@@ -45,4 +45,4 @@ def r1_penalty(real_logits: Tensor, *inputs: Tensor) -> Tensor:
     if not inputs or not all(x.requires_grad for x in inputs):
         raise ValueError("the R1 penalty needs the real pictures with requires_grad_() set before the discriminator")
     gradients = torch.autograd.grad(real_logits.sum(), inputs, create_graph=True)
-    return torch.stack([g.float().square().sum() for g in gradients]).sum() / len(real_logits)
+    return torch.stack([g.square().sum() for g in gradients]).sum() / len(real_logits)

@@ -9,6 +9,8 @@ the enlarged image is never stored. Enlarging and blurring RGB is one small matr
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,7 +34,7 @@ class NeuralRenderer(nn.Module):
         if levels < 1 or side << levels != resolution:
             raise ValueError(f"a feature image of {side} cannot be doubled to a picture of {resolution}")
         widths = [channels] + [max(channels >> i, min_channels) for i in range(1, levels + 1)]
-        self.convs = nn.ModuleList([nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:])])
+        self.convs = nn.ModuleList([nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)])
         self.to_rgb = nn.ModuleList([nn.Conv2d(width, 3, 3, padding=1) for width in widths])
         for level in range(levels):
             self.register_buffer(f"enlarge{level}", enlarging_matrix(side << level), persistent=False)
@@ -43,8 +45,8 @@ class NeuralRenderer(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         rgb = self.to_rgb[0](features)
         for level, (conv, to_rgb) in enumerate(zip(self.convs, self.to_rgb[1:])):
-            kernel = torch.einsum("ap,oipq,bq->ioab", self.taps, conv.weight, self.taps)
-            features = F.conv_transpose2d(features, kernel, conv.bias, stride=2, padding=1)
+            kernel = torch.einsum("ap,oipq,bq->ioab", self.taps, conv.get_parameter("weight"), self.taps)
+            features = F.conv_transpose2d(features, kernel, conv.get_parameter("bias"), stride=2, padding=1)
             features = F.leaky_relu_(features, SLOPE)
             matrix = self.get_buffer(f"enlarge{level}")
             rgb = matrix @ rgb @ matrix.T + to_rgb(features)
