@@ -19,7 +19,7 @@ class TrainerParams(Params):
 
     images: int = Field(default=25_000_000, gt=0, description="real images to see in all")  # EG3D, SphereHead Sec. 4.1
     batch: int = Field(default=32, gt=0, description="images a step, over all processes")  # EG3D and GIRAFFE: 32
-    micro_batch: int | None = Field(default=None, gt=0, description="images a forward pass and process; None: no splitting")
+    micro_batch: int | None = Field(default=None, gt=0, description="images a forward pass and process")
     seed: int = Field(default=0, ge=0)
     ema: float = Field(default=0.999, ge=0, lt=1, description="decay of the averaged weights a step")  # GIRAFFE: 0.999
     amp: Literal["none", "bf16", "fp16"] = Field(default="none", description="mixed precision")
