@@ -165,7 +165,9 @@ def turn_object(
         scale = label.new_full((len(label), 3), sum(config.box_scale) / 2)
     if translation is None:
         translation = label.new_tensor([sum(ends) / 2 for ends in config.box_translation]).expand(len(label), 3)
-    return View(camera.pack_label(rigid @ pose, intrinsic), scale, translation, turn)
+    with torch.autocast(label.device.type, enabled=False):
+        turned = rigid @ pose
+    return View(camera.pack_label(turned, intrinsic), scale, translation, turn)
 
 
 def rotation_about_y(angle: Tensor) -> Tensor:

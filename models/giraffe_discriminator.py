@@ -1,7 +1,7 @@
-"""GIRAFFE's discriminator, cut in two for momentum contrast (Sec. 3.2 and Fig. 2 of the AamNCE paper).
+"""GIRAFFE's discriminator, cut in two, and what momentum contrast adds (Sec. 3.2 and Fig. 2 of the AamNCE paper).
 
-The body EncA turns a picture into a 4x4 feature image. The CNN head scores it; the shared Conv projects it to the query
-of the contrastive loss. EncB, a momentum copy of the body, and the same Conv make the keys.
+The body EncA turns a picture into a 4x4 feature image and the CNN head scores it: together they are the public
+discriminator. EncB, a momentum copy of the body, and one Conv that both bodies share make queries and keys.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.giraffe import GiraffeConfig
-from models.losses.contrastive import momentum_update
+from models.losses.contrastive import MomentumQueue, momentum_update
 from models.render.neural import SLOPE
 
 
@@ -39,19 +39,17 @@ class Encoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D_phi = CNN(EncA(.)), and the projection Conv that the contrastive loss adds to it.
+    """D_phi = CNN(EncA(.)).
 
     Attributes:
         body: EncA.
         cnn: the head, one 4x4 convolution as in the public discriminator.
-        conv: the shared projection, one 4x4 convolution to a vector (its kernel is unpublished: our choice).
     """
 
     def __init__(self, config: GiraffeConfig) -> None:
         super().__init__()
         self.body = Encoder(config)
         self.cnn = nn.Conv2d(config.discriminator_channels, 1, 4, bias=False)
-        self.conv = nn.Conv2d(config.discriminator_channels, config.projection, 4, bias=False)
 
     def encode(self, image: Tensor) -> Tensor:
         """EncA: (N, 3, H, W) pictures in [-1, 1] to (N, C, 4, 4) features."""
@@ -61,30 +59,39 @@ class Discriminator(nn.Module):
         """CNN: (N, C, 4, 4) features to (N,) logits, positive for "real"."""
         return self.cnn(features).flatten()
 
-    def project(self, features: Tensor) -> Tensor:
-        """Conv: (N, C, 4, 4) features to (N, projection) queries or keys, not normalised."""
-        return self.conv(features).flatten(1)
-
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) pictures in [-1, 1] to (N,) logits."""
         return self.head(self.encode(image))
 
-    def queries(self, image: Tensor) -> Tensor:
-        """q of frontal pictures I_c: (N, 3, H, W) to (N, projection); gradients reach the body and the picture."""
-        return self.project(self.encode(image))
 
+class Contrast(nn.Module):
+    """The contrastive half of Fig. 2: the shared projection, the momentum encoder, the keys of past objects.
 
-class MomentumEncoder(nn.Module):
-    """EncB: follows EncA slowly and never sees a gradient."""
+    Attributes:
+        conv: the shared Conv, trained with the discriminator (one 4x4 convolution to a vector; its kernel and the
+            vector's length are unpublished: our choice).
+        body: EncB; starts as EncA and never sees a gradient.
+        queue: keys of past objects.
+    """
 
-    def __init__(self, discriminator: Discriminator) -> None:
+    def __init__(self, config: GiraffeConfig, discriminator: Discriminator, queue: int = 4096) -> None:
         super().__init__()
+        self.conv = nn.Conv2d(config.discriminator_channels, config.projection, 4, bias=False)
         self.body = copy.deepcopy(discriminator.body).requires_grad_(False)
+        self.queue = MomentumQueue(queue, config.projection)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Conv: (N, C, 4, 4) features of either encoder to (N, projection) vectors, not normalised."""
+        return self.conv(features).flatten(1)
+
+    def queries(self, image: Tensor, discriminator: Discriminator) -> Tensor:
+        """q: (N, 3, H, W) frontal pictures I_c to (N, projection); gradients reach pictures, EncA and Conv."""
+        return self.project(discriminator.encode(image))
 
     @torch.no_grad()
-    def keys(self, image: Tensor, discriminator: Discriminator) -> Tensor:
-        """k of pictures: (N, 3, H, W) to (N, projection), through EncB and the shared Conv."""
-        return discriminator.project(self.body(image))
+    def keys(self, image: Tensor) -> Tensor:
+        """k: (N, 3, H, W) pictures I_a from any angle to (N, projection), through EncB and Conv, without gradients."""
+        return self.project(self.body(image))
 
     def follow(self, discriminator: Discriminator, momentum: float) -> None:
         """EncB <- momentum EncB + (1 - momentum) EncA."""
