@@ -10,10 +10,9 @@ import sys
 import traceback
 from pathlib import Path
 
-from ops.runtime.allocator import use_fast_allocator
-
 import benchmarks
 from benchmarks.harness import Row
+from ops.runtime.allocator import use_fast_allocator
 
 
 def areas() -> list[str]:

@@ -89,6 +89,30 @@ class TinyGAN:
         return networks["generator"](codes).view(-1, 3, SIDE, SIDE)
 
 
+class Regress:
+    """No chance at all: a network learns the mean colour of its pictures. Its gradients are kept for comparison."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(1)
+        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(144, 3))
+        self.networks = {"network": network}
+        self.averaged = ("network",)
+        self.optimizers = {"network": torch.optim.SGD(network.parameters(), lr=0.05)}
+        self.updates = (Update("network", (Term("error", self.error),)),)
+        self.gradients: list[torch.Tensor] = []
+
+    def error(self, batch: Batch, moment: Moment):
+        image = batch["image"]
+        loss = (self.networks["network"](image) - 3 * image.mean((2, 3))).square().mean()
+        return loss, {"error": loss}
+
+    def after(self, moment: Moment) -> None:
+        self.gradients.append(torch.cat([p.grad.reshape(-1) for p in self.networks["network"].parameters()]))
+
+    def sample(self, networks, rows, columns, generator):
+        return torch.zeros(rows * columns, 3, SIDE, SIDE)
+
+
 def settings(**changes) -> TrainerParams:
     """Settings of a run of 12 steps."""
     values = {

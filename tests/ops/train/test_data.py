@@ -1,0 +1,172 @@
+"""Batches: exact epochs, resume anywhere, shares of ranks, mirroring, and data that cannot be used."""
+
+import json
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from tiny import SIDE, write_shards
+
+from models.camera import check_label, mirror_label, spherical_angles, unpack_label
+from ops.runtime.errors import LineamentError
+from ops.store.pictures import decode, encode_jpeg
+from ops.store.reader import Position
+from ops.store.tar import ShardWriter
+from ops.train.data import Batches, Pictures
+from ops.train.ddp import Ranks
+
+
+def take(batches, count):
+    stream = iter(batches)
+    return [next(stream) for _ in range(count)]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_every_epoch_shows_each_sample_once_and_in_another_order(shards):
+    pictures = Pictures(shards, SIDE)
+    indices = torch.cat([b["index"] for b in take(Batches(pictures, 5, seed=3), 6)]).view(3, 10)
+    assert all(sorted(epoch.tolist()) == list(range(10)) for epoch in indices)
+    assert len({tuple(epoch.tolist()) for epoch in indices}) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("after", [1, 3, 7])  # batches of 4 of 10 samples: within, across and beyond an epoch's end
+def test_resume_gives_the_very_batches_of_the_undisturbed_stream(shards, workers, after):
+    def stream(start=None):
+        return Batches(Pictures(shards, SIDE, cache_mb=1), 4, seed=1, mirror=True, start=start, workers=workers)
+
+    whole = take(stream(), after + 3)
+    first = stream()
+    take(first, after)
+    assert first.position == Position(*divmod(4 * after, 10)) or first.position.index == 10
+    resumed = take(stream(first.position), 3)
+    assert all(same(a, b) for a, b in zip(whole[after:], resumed))
+
+
+def test_threads_and_cache_change_nothing(shards):
+    plain = take(Batches(Pictures(shards, SIDE), 4, mirror=True), 6)
+    fast = take(Batches(Pictures(shards, SIDE, cache_mb=1), 4, mirror=True, workers=2), 6)
+    assert all(same(a, b) for a, b in zip(plain, fast))
+
+
+def test_ranks_share_the_batch_of_a_lone_process(shards):
+    alone = take(Batches(Pictures(shards, SIDE), 4, mirror=True), 5)
+    parts = [take(Batches(Pictures(shards, SIDE), 4, mirror=True, ranks=Ranks(r, 2)), 5) for r in (0, 1)]
+    for whole, left, right in zip(alone, *parts):
+        assert len(left["index"]) == len(right["index"]) == 2
+        together = {name: torch.cat([left[name], right[name]]) for name in whole}
+        for name in whole:  # ranks take turns: 0, 1, 0, 1
+            assert torch.equal(together[name][[0, 2, 1, 3]], whole[name])
+
+
+def test_pixels_and_camera_are_those_of_the_shard(shards):
+    pictures = Pictures(shards, SIDE)
+    batch = take(Batches(pictures, 10), 1)[0]
+    for index, image, camera in zip(batch["index"].tolist(), batch["image"], batch["camera"]):
+        fields = pictures.dataset.read(index)
+        assert torch.equal(
+            ((image.permute(1, 2, 0) + 1) * 127.5).round().byte(), torch.from_numpy(decode(fields["jpg"]))
+        )
+        assert torch.equal(camera, torch.tensor(json.loads(fields["json"])["camera"]))
+        assert -1 <= image.min() < image.max() <= 1
+
+
+def test_mirroring_turns_half_the_pictures_with_their_cameras(shards):
+    pictures = Pictures(shards, SIDE)
+    plain = {i: (image, camera) for b in take(Batches(pictures, 10), 1) for i, image, camera in by_sample(b)}
+    mirrored = 0
+    for batch in take(Batches(pictures, 10, mirror=True), 8):
+        check_label(batch["camera"])
+        for flag, (i, image, camera) in zip(batch["mirrored"], by_sample(batch)):
+            image0, camera0 = plain[i]
+            assert torch.equal(image, image0.flip(-1) if flag else image0)
+            assert torch.equal(camera, mirror_label(camera0) if flag else camera0)
+            azimuth = spherical_angles(unpack_label(camera)[0])[0]
+            assert azimuth == pytest.approx((-0.1 if flag else 0.1) * i, abs=1e-5)
+            mirrored += int(flag)
+    assert 20 < mirrored < 60
+
+
+def by_sample(batch):
+    return zip(batch["index"].tolist(), batch["image"], batch["camera"])
+
+
+def test_masks_come_with_the_picture_and_turn_with_it(tmp_path):
+    pictures = Pictures(write_shards(tmp_path / "s", masks=True), SIDE, masks=True)
+    for batch in take(Batches(pictures, 10, mirror=True), 2):
+        assert batch["mask"].shape == (10, 1, SIDE, SIDE)
+        for index, mask, flag in zip(batch["index"].tolist(), batch["mask"], batch["mirrored"]):
+            stored = torch.tensor(decode(pictures.dataset.read(index)["mask.png"])[..., 0]).float() / 255
+            assert torch.equal(mask[0], stored.flip(-1) if flag else stored)
+
+
+def test_larger_pictures_are_reduced_by_area(tmp_path):
+    smooth = np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None].repeat(64, 0).repeat(3, 2)
+    with ShardWriter(tmp_path) as writer:
+        camera = json.dumps({"camera": [*np.eye(4).ravel(), 4, 0, 0.5, 0, 4, 0.5, 0, 0, 1]}).encode()
+        writer.add("a", {"jpg": encode_jpeg(smooth), "json": camera})
+    for side in (8, 16, 24):
+        image = Pictures(tmp_path, side).read(0).image.astype(float)
+        edges = np.linspace(0, 255, side + 1)
+        assert image.shape == (side, side, 3)
+        assert np.abs(image - ((edges[1:] + edges[:-1]) / 2)[None, :, None]).max() < 4
+
+
+def test_the_cache_keeps_to_its_bound(tmp_path):
+    folder = write_shards(tmp_path / "s", samples=20, side=256)  # 197 kB a sample
+    pictures = Pictures(folder, 256, cache_mb=2)
+    for number in range(20):
+        pictures.read(number)
+    kept = sum(sample.size for sample in pictures._kept.values())
+    assert 1_800_000 < kept <= 2_000_000
+
+
+def test_fewer_samples_than_a_batch_is_an_error_in_words(shards):
+    with pytest.raises(LineamentError, match=r"10 samples, fewer than a batch of 12 takes \(2 processes x 6\)"):
+        Batches(Pictures(shards, SIDE), 12, ranks=Ranks(0, 2))
+    with pytest.raises(LineamentError, match="not divisible"):
+        Batches(Pictures(shards, SIDE), 5, ranks=Ranks(0, 2))
+
+
+def break_camera(fields):
+    camera = json.loads(fields["json"])["camera"]
+    camera[0] += 0.5
+    return {**fields, "json": json.dumps({"camera": camera}).encode()}
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (lambda f: {**f, "jpg": f["jpg"][:-20]}, "cannot be used"),
+        (lambda f: {**f, "jpg": b""}, "cannot be used"),
+        (lambda f: {k: v for k, v in f.items() if k != "jpg"}, "no field 'jpg'"),
+        (lambda f: {**f, "json": b"{}"}, "no field 'camera'"),
+        (lambda f: {**f, "json": b"{"}, "cannot be used"),
+        (lambda f: {**f, "json": b'{"camera": [1, 2]}'}, "2 values, not 25"),
+        (break_camera, "no rotation"),
+        (lambda f: {**f, "jpg": encode_jpeg(np.zeros((8, 16, 3), np.uint8))}, "16 x 8 pixels, not square"),
+        (lambda f: {**f, "jpg": encode_jpeg(np.zeros((4, 4, 3), np.uint8))}, "set the shards' resolution"),
+        (lambda f: f, "no mask, and masks are asked for"),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sample_that_cannot_be_used_is_named(tmp_path, shards, broken, words, workers):
+    source = Pictures(shards, SIDE).dataset
+    with ShardWriter(tmp_path) as writer:
+        for number in range(10):
+            fields = source.read(number)
+            writer.add(source.key(number), broken(fields) if number == 6 else fields)
+    masks = "masks are asked" in words
+    with pytest.raises(LineamentError, match=words) as error:
+        take(Batches(Pictures(tmp_path, SIDE, masks=masks), 5, workers=workers), 2)
+    assert "000000.tar: sample 000000" in str(error.value)
+    assert masks or f"sample {6:016x}" in str(error.value)
+
+
+def test_decoding_agrees_with_the_plain_decoder(shards):
+    data = Pictures(shards, SIDE).dataset.read(0)["jpg"]
+    assert np.array_equal(simplejpeg.decode_jpeg(data), Pictures(shards, SIDE).read(0).image)
