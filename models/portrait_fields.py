@@ -91,6 +91,11 @@ class Radiance(NamedTuple):
     features: Tensor | None
 
 
+def _first_outputs(head: nn.Linear, x: Tensor, count: int | None) -> Tensor:
+    """The first ``count`` outputs of a linear layer, without computing the others."""
+    return F.linear(x, head.weight[:count], head.bias[:count])
+
+
 class RadianceField(nn.Module):
     """The radiance generator of paper Eq. 2: FiLM-SIREN with skip heads.
 
@@ -109,7 +114,7 @@ class RadianceField(nn.Module):
         self.last_head = nn.Linear(width, 1 + config.features)
         self.last_colour = nn.Linear(width, 3)
         for head in (*self.heads, self.last_head, self.last_colour):
-            sine_init(head)  # type: ignore[arg-type]
+            sine_init(head)
 
     def forward(self, points: Tensor, directions: Tensor, film: Film, features: bool = False) -> Radiance:
         """Radiance at canonical points.
@@ -121,15 +126,13 @@ class RadianceField(nn.Module):
             features: whether to compute the features too.
         """
         x = self.layers[0](points * SCALE, *film.layer(0))
-        total: Tensor | float = 0.0
+        total = points.new_zeros(())
         for i, head in enumerate(self.heads, start=1):
             x = self.layers[i](x, *film.layer(i))
-            used = head.out_features if features else 4
-            total = total + F.linear(x, head.weight[:used], head.bias[:used])
+            total = total + _first_outputs(head, x, None if features else 4)  # type: ignore[arg-type]
         i = len(self.layers) - 1
         x = self.layers[i](x, *film.layer(i))
-        used = self.last_head.out_features if features else 1
-        rest = F.linear(x, self.last_head.weight[:used], self.last_head.bias[:used])
+        rest = _first_outputs(self.last_head, x, None if features else 1)
         viewed = self.view_layer(torch.cat([directions, x], dim=-1), *film.layer(i + 1))
         total = total + torch.cat([rest[..., :1], self.last_colour(viewed), rest[..., 1:]], dim=-1)
         return Radiance(total[..., 1:4].sigmoid(), total[..., 0], total[..., 4:] if features else None)

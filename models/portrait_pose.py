@@ -134,21 +134,24 @@ class TransformVolume(NamedTuple):
         return found[..., 0, 0].transpose(1, 2)
 
 
-_BLOCK, _CANDIDATES = 4, 64  # lattice points along a block; vertices kept for each block
+_BLOCK = 4  # lattice points along a block
 
 
 @torch.no_grad()
-def bake_transforms(body: Body, lower: Tensor, upper: Tensor, resolution: int = 64) -> TransformVolume:
+def bake_transforms(
+    body: Body, lower: Tensor, upper: Tensor, resolution: int = 64, candidates: int = 96
+) -> TransformVolume:
     """Nearest-vertex transforms on a lattice.
 
     Searching every lattice point among every vertex would cost more than the samples of a picture do. So the lattice
     is cut into blocks of 4x4x4; a block keeps the vertices nearest to its centre, and its points look only among
-    those. What can be missed lies far from the body, where the candidates all belong to one part.
+    those. Far from the body the right one may be missing, which moves the seams there a little.
 
     Args:
         body: the posed bodies.
         lower, upper: (3,) corners of the box.
         resolution: lattice points along each side, a multiple of 4.
+        candidates: vertices kept for each block; all of them make the volume exact on the lattice.
 
     Raises:
         ValueError: if the resolution is no multiple of 4.
@@ -166,7 +169,7 @@ def bake_transforms(body: Body, lower: Tensor, upper: Tensor, resolution: int = 
     values = []
     for vertices, transforms in zip(body.vertices, inverse):
         near = _closeness(centres[None], vertices[None])[0]
-        near = near.topk(min(_CANDIDATES, len(vertices)), largest=False, sorted=False).indices
+        near = near.topk(min(candidates, len(vertices)), largest=False, sorted=False).indices
         choice = _closeness(inside, vertices[near]).argmin(-1)
         values.append(transforms[near.gather(1, choice)])
     volume = torch.stack(values).reshape(n, blocks, blocks, blocks, _BLOCK, _BLOCK, _BLOCK, ENTRIES)

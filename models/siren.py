@@ -92,7 +92,7 @@ class Mapping(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, a=_SLOPE)
         with torch.no_grad():
-            self.layers[-1].weight.mul_(last_gain)  # type: ignore[operator,union-attr]
+            self.layers[-1].weight.mul_(last_gain)  # type: ignore[operator]
 
     def forward(self, z: Tensor) -> Tensor:
         """(N, latent) to (N, outputs).

@@ -22,14 +22,13 @@ import torch
 from torch import Tensor
 
 SLOPE_FLOOR = 1e-3  # unpublished: our choice; levels are 0.65 apart, so an error of 1e-3 across a flat segment is nil
-_CPU_RAYS = 2048
 
 
 class Crossings(NamedTuple):
     """First crossings of L levels by R rays.
 
     Attributes:
-        segment: (N, R, L) int64, the sample before the crossing; 0 where there is none.
+        segment: (N, R, L) int64, the sample before the crossing; any sample where there is none.
         fraction: (N, R, L) in [0, 1], how far to the next sample; differentiable in the field.
         valid: (N, R, L) bool.
     """
@@ -53,14 +52,6 @@ def level_values(start: float, end: float, count: int, device: torch.device | No
     return torch.linspace(start, end, count, device=device)
 
 
-def _on_level(field: Tensor, segment: Tensor, valid: Tensor, levels: Tensor) -> Crossings:
-    """Fractions for given segments. ``field`` falls over a valid segment, so the division is by a positive number."""
-    segment = torch.where(valid, segment, torch.zeros_like(segment))
-    before, after = field.gather(2, segment), field.gather(2, segment + 1)
-    fraction = (before - levels) / (before - after).clamp_min(SLOPE_FLOOR)
-    return Crossings(segment, torch.where(valid, fraction, torch.zeros_like(fraction)), valid)
-
-
 def _first_falls(field: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
     """First segment that falls through one level, by looking at every segment: (..., S) to two (...)."""
     falls = (field[..., :-1] > level) & (field[..., 1:] <= level)
@@ -68,13 +59,20 @@ def _first_falls(field: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
     return falls.to(torch.uint8).argmax(dim=-1), falls.any(dim=-1)
 
 
+def _fraction(before: Tensor, after: Tensor, levels: Tensor, valid: Tensor) -> Tensor:
+    """How far into a segment the level lies. The field falls over a valid segment: the divisor is positive."""
+    return torch.where(valid, (before - levels) / (before - after).clamp_min(SLOPE_FLOOR), 0.0)
+
+
 def crossings_reference(field: Tensor, levels: Tensor) -> Crossings:
     """Crossings found level by level: the plain definition that :func:`crossings` must equal."""
     found = []
     for level in levels:
         segment, valid = _first_falls(field.detach(), level)
-        found.append(_on_level(field, segment.unsqueeze(-1), valid.unsqueeze(-1), level))
-    return Crossings(*(torch.cat(parts, dim=-1) for parts in zip(*found)))
+        before = field.gather(-1, segment.unsqueeze(-1)).squeeze(-1)
+        after = field.gather(-1, segment.unsqueeze(-1) + 1).squeeze(-1)
+        found.append((segment, _fraction(before, after, level, valid), valid))
+    return Crossings(*(torch.stack(parts, dim=-1) for parts in zip(*found)))
 
 
 def _running_maximum(values: Tensor) -> Tensor:
@@ -84,17 +82,6 @@ def _running_maximum(values: Tensor) -> Tensor:
         highest[..., reach:] = torch.maximum(highest[..., reach:], highest[..., :-reach])
         reach *= 2
     return highest
-
-
-def _search(field: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-    """All levels of some rays: (R, S) and (L,) to segments and validity (R, L)."""
-    sinking = _running_maximum(field.neg())  # minus the running minimum of the field: sorted
-    first = torch.searchsorted(sinking, levels.neg().expand(len(field), -1).contiguous())  # first sample <= level
-    segment, valid = first - 1, (first > 0) & (first < field.shape[-1])
-    inside = field[:, 0] <= levels.max()
-    if inside.any():
-        segment[inside], valid[inside] = _first_falls(field[inside].unsqueeze(-2), levels[:, None])
-    return segment, valid
 
 
 def crossings(field: Tensor, levels: Tensor) -> Crossings:
@@ -114,13 +101,19 @@ def crossings(field: Tensor, levels: Tensor) -> Crossings:
     Raises:
         ValueError: if rays have fewer than two samples.
     """
-    if field.shape[-1] < 2:
-        raise ValueError(f"a ray needs at least two samples to cross a level, not {field.shape[-1]}")
-    rays = field.detach().flatten(0, 1)
-    # On a CPU a part at a time: what fits the cache is searched several times faster.
-    found = [_search(part, levels.detach()) for part in rays.split(len(rays) if rays.is_cuda else _CPU_RAYS)]
-    segment, valid = (torch.cat(parts).view(*field.shape[:2], -1) for parts in zip(*found))
-    return _on_level(field, segment, valid, levels)
+    n, rays, samples = field.shape
+    if samples < 2:
+        raise ValueError(f"a ray needs at least two samples to cross a level, not {samples}")
+    known, levels = field.detach(), levels.detach()
+    sinking = _running_maximum(known.neg())  # minus the running minimum: sorted
+    wanted = levels.neg().expand(n, rays, -1).contiguous()
+    segment = torch.searchsorted(sinking, wanted).sub_(1).clamp_(0, samples - 2)
+    inside = known[..., 0] <= levels.max()
+    if inside.any():
+        segment[inside] = _first_falls(known[inside].unsqueeze(-2), levels[:, None])[0]
+    before, after = field.gather(-1, segment), field.gather(-1, segment + 1)
+    valid = (before.detach() > levels) & (after.detach() <= levels)
+    return Crossings(segment, _fraction(before, after, levels, valid), valid)
 
 
 class Composite(NamedTuple):
