@@ -70,8 +70,8 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, H), or the picture, to (N, outputs, H/2, H/2)."""
-        dtype = working_dtype(self.precision, x.device)
-        memory = torch.channels_last if dtype != torch.float32 else torch.contiguous_format
+        dtype = working_dtype(self.precision, self.conv0.weight)
+        memory = torch.channels_last if dtype.itemsize == 2 else torch.contiguous_format
         x = x.to(dtype=dtype, memory_format=memory)
         if self.from_image is not None:
             x = self.from_image(x)
@@ -137,7 +137,7 @@ class Discriminator(nn.Module):
         expected = (self.config.image_channels, self.config.resolution, self.config.resolution)
         if x.shape[1:] != expected:
             raise ValueError(f"this discriminator was built for pictures {expected}, not {tuple(x.shape[1:])}")
-        x = self.blocks(x).float()
+        x = self.blocks(x).to(self.out.weight.dtype)
         x = self.conv(minibatch_deviation(x, self.config.group))
         x = self.out(self.dense(x.flatten(1)))
         if self.mapping is None:

@@ -65,7 +65,7 @@ def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
 
 
 def resize(x: Tensor, size: int) -> Tensor:
-    """Bilinear resize of (N, C, H, W) to ``size`` square, antialiased when it shrinks; the picture itself if it fits."""
+    """Bilinear resize of (N, C, H, W) to ``size`` square, antialiased where it shrinks; no copy if it fits."""
     if x.shape[-1] == size and x.shape[-2] == size:
         return x
     shrinks = x.shape[-1] > size or x.shape[-2] > size

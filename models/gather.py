@@ -56,11 +56,11 @@ class _TableGradient(torch.autograd.Function):
         return out.view_as(out)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if not ctx.needs_input_grad[1]:
             return grad, None, None, None, None
         cell, weight = ctx.saved_tensors
-        points, planes = cell.shape
+        planes = cell.shape[1]
         ordered, order = cell.reshape(-1).sort()
         starts = torch.searchsorted(ordered, torch.arange(ctx.rows, device=cell.device, dtype=cell.dtype))
         source = order // planes

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -53,11 +54,14 @@ class SynthesisConfig(Config):
         return max(1, min(self.channel_base // resolution, self.channel_max))
 
 
-def working_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The dtype a block computes in. float16 falls back to float32 on the CPU, which has no fast kernels for it."""
-    if precision == "float16" and device.type == "cpu":
-        return torch.float32
-    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[precision]
+def working_dtype(precision: Precision, weight: Tensor) -> torch.dtype:
+    """The dtype a block with this weight computes in; "float32" means that of its weights.
+
+    float16 falls back to it on the CPU, which has no fast kernels for float16.
+    """
+    if precision == "float32" or (precision == "float16" and weight.device.type == "cpu"):
+        return weight.dtype
+    return torch.float16 if precision == "float16" else torch.bfloat16
 
 
 def bias_act(
@@ -189,7 +193,7 @@ class StyledConv(nn.Module):
         fused = not self.training and not torch.is_grad_enabled() and x.shape[0] == 1
         x = modulated_conv(x, self.weight * self.weight_gain, self.affine(w), self.up, demodulate=True, fused=fused)
         if noise == "random":
-            grain = torch.randn(x.shape[0], 1, *x.shape[2:], device=x.device, dtype=torch.float32)
+            grain = torch.randn(x.shape[0], 1, *x.shape[2:], device=x.device, dtype=self.noise.dtype)
             x = x + (grain * self.noise_strength).to(x.dtype)
         elif noise == "const":
             x = x + (self.noise * self.noise_strength).to(x.dtype)
@@ -214,7 +218,8 @@ class ToImage(nn.Module):
         result (N, P, H, W) costs no pass over the ``outputs`` channels.
         """
         style = self.affine(w) * self.weight_gain
-        weight, bias = self.weight, self.bias
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
         if project is not None:
             weight, bias = (project @ weight.flatten(1))[:, :, None, None], project @ bias
         x = modulated_conv(x, weight, style, up=False, demodulate=False, fused=False)
@@ -231,7 +236,7 @@ class SynthesisBlock(nn.Module):
         w_size: length of a style.
         resolution: side of the output.
         up: whether the first convolution doubles the size.
-        precision: dtype of the features; the picture is always float32.
+        precision: dtype of the features; the picture has that of the weights.
         clamp: bound of the activations in float16.
     """
 
@@ -267,8 +272,8 @@ class SynthesisBlock(nn.Module):
         project: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Features and picture in and out; ``styles`` holds ``convolutions + 1`` tensors (N, w_size)."""
-        dtype = working_dtype(self.precision, styles[0].device)
-        memory = torch.channels_last if dtype != torch.float32 else torch.contiguous_format
+        dtype = working_dtype(self.precision, self.conv1.weight)
+        memory = torch.channels_last if dtype.itemsize == 2 else torch.contiguous_format
         if self.constant is not None:
             x = self.constant.to(dtype).expand(styles[0].shape[0], -1, -1, -1)
         if x is None:
@@ -277,7 +282,7 @@ class SynthesisBlock(nn.Module):
         if self.conv0 is not None:
             x = self.conv0(x, styles[0], noise)
         x = self.conv1(x, styles[-2], noise)
-        out = self.to_image(x, styles[-1], project).float()
+        out = self.to_image(x, styles[-1], project).to(self.conv1.weight.dtype)
         if image is not None:
             out = out + (fir.double(image) if self.up else image)
         return x, out.contiguous()
@@ -311,7 +316,7 @@ class Mapping(nn.Module):
         widths = [first] + [config.w_size] * config.layers
         self.layers = nn.ModuleList(
             EqualLinear(i, o, linear and n == config.layers - 1, lr_multiplier=config.lr_multiplier)
-            for n, (i, o) in enumerate(zip(widths[:-1], widths[1:]))
+            for n, (i, o) in enumerate(pairwise(widths))
         )
         self.average: Tensor | None
         self.register_buffer("average", torch.zeros(config.w_size) if keep_average else None)
@@ -328,11 +333,11 @@ class Mapping(nn.Module):
 
         ``truncation`` pulls the first ``truncation_cutoff`` styles (all if None) towards the average.
         """
-        parts = [] if z is None or self.config.z_size == 0 else [normalise_second_moment(z.float())]
+        parts = [] if z is None or self.config.z_size == 0 else [normalise_second_moment(z)]
         if self.embed is not None:
             if label is None:
                 raise ValueError("this mapping network is conditioned: it needs a label")
-            parts.append(normalise_second_moment(self.embed(label.float() * self.config.label_scale)))
+            parts.append(normalise_second_moment(self.embed(label * self.config.label_scale)))
         w = torch.cat(parts, dim=1)
         for layer in self.layers:
             w = layer(w)

@@ -41,9 +41,13 @@ class SuperResolution(nn.Module):
         self.config = config
         first, second = config.channels
         middle = config.resolution // 2
-        options = {"precision": config.precision, "clamp": config.clamp}
-        self.block0 = SynthesisBlock(config.inputs, first, 3, w_size, middle, up=config.doublings == 2, **options)
-        self.block1 = SynthesisBlock(first, second, 3, w_size, config.resolution, **options)
+        twice = config.doublings == 2
+        how = config.precision, config.clamp
+        self.block0 = SynthesisBlock(config.inputs, first, 3, w_size, middle, twice, *how)
+        self.block1 = SynthesisBlock(first, second, 3, w_size, config.resolution, True, *how)
+        for name, parameter in self.named_parameters():  # never used, and kept so that the network is EG3D's
+            if name.endswith("noise_strength"):
+                parameter.requires_grad_(False)
 
     def forward(self, picture: Tensor, feature: Tensor, w: Tensor) -> Tensor:
         """(N, 3, h, h) picture, (N, inputs, h, h) features and (N, w_size) style to (N, 3, resolution, resolution)."""

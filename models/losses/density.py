@@ -18,8 +18,8 @@ def density_variation(
 ) -> Tensor:
     """Mean absolute difference of density between random points and neighbours at N(0, distance).
 
-    EG3D draws its points in [-1, 1]^3 although its planes span [-1/2, 1/2]^3, so that 7 of 8 fall outside; here they are
-    drawn where the planes are.
+    EG3D draws its points in [-1, 1]^3 although its planes span [-1/2, 1/2]^3, so that 7 of 8 fall outside; here they
+    are drawn where the planes are.
 
     Args:
         density: world points (N, P, 3) to raw densities (N, P).

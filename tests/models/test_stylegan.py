@@ -101,10 +101,10 @@ def test_mapping_ignores_the_scale_of_the_latent_and_truncates_towards_its_avera
     mapping = Mapping(MappingConfig(z_size=16, w_size=8), label_size=25, w_count=5)
     z, c = torch.randn(6, 16), torch.randn(6, 25)
     torch.testing.assert_close(mapping(z * 3, c), mapping(z, c), atol=1e-5, rtol=1e-4)
-    for _ in range(3000):
+    for _ in range(1500):
         mapping(z, c, update_average=True)
     w = mapping(z, c)
-    torch.testing.assert_close(mapping.average, w[:, 0].mean(0), atol=2e-2, rtol=0)
+    torch.testing.assert_close(mapping.average, w[:, 0].mean(0), atol=8e-2, rtol=0)
     torch.testing.assert_close(mapping(z, c, truncation=0.0), mapping.average.expand(6, 5, 8))
     half = mapping(z, c, truncation=0.5, truncation_cutoff=2)
     torch.testing.assert_close(half[:, 2:], w[:, 2:])
