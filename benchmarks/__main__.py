@@ -10,7 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from ops.runtime.allocator import reexec_with_fast_allocator
+from ops.runtime.allocator import use_fast_allocator
 
 import benchmarks
 from benchmarks.harness import Row
@@ -61,5 +61,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    reexec_with_fast_allocator()
+    use_fast_allocator()
     raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""One trainer for all systems: data, loop, checkpoints, schedules; the systems plug in as objectives."""

@@ -1,0 +1,241 @@
+"""Batches of pictures and cameras from training shards: the same ones for the same seed, from any point on.
+
+The order is that of `ops.store.reader.EpochSampler`: every sample once an epoch, whatever the number of processes; a
+step takes the next ``batch`` samples of it, and each process its share. Pictures are decoded ahead of need by threads
+(the decoders release Python's lock), and kept decoded while they fit in memory. Whether a picture is mirrored depends
+on seed, epoch and sample alone, so neither workers nor a resume change what is seen.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+import torch
+
+from models.camera import LABEL_SIZE, check_label, mirror_label
+from ops.runtime.errors import LineamentError, PictureError
+from ops.store.pictures import decode
+from ops.store.reader import EpochSampler, Position, ShardDataset
+from ops.train.ddp import Ranks
+from ops.train.objective import Batch
+
+AHEAD = 3  # batches under way while one is being used; unpublished: our choice
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One decoded sample: ``image`` (H, W, 3) uint8, ``camera`` (25,) float32, ``mask`` (H, W) uint8 or None."""
+
+    image: np.ndarray
+    camera: np.ndarray
+    mask: np.ndarray | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes in memory."""
+        return self.image.nbytes + self.camera.nbytes + (0 if self.mask is None else self.mask.nbytes)
+
+
+class Pictures:
+    """The decoded samples of a folder of shards, by number, at one resolution.
+
+    Args:
+        folder: training shards, members ``jpg`` (or ``png``, ``webp``), ``json`` with ``camera``, and ``mask.png``.
+        resolution: side of the pictures handed out; larger ones are reduced.
+        masks: also read the masks.
+        cache_mb: how many megabytes of decoded samples to keep. The first ones read stay.
+
+    Raises:
+        LineamentError: there are no shards, or one is damaged.
+    """
+
+    def __init__(self, folder: Path, resolution: int, masks: bool = False, cache_mb: int = 0) -> None:
+        self.dataset = ShardDataset(folder)
+        self.resolution = resolution
+        self.masks = masks
+        self._room = cache_mb * 1_000_000
+        self._kept: dict[int, Sample] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def hash(self) -> str:
+        """The hash of the shards' content."""
+        return self.dataset.hash
+
+    def read(self, number: int) -> Sample:
+        """A decoded sample. May be called from several threads.
+
+        Raises:
+            LineamentError: names the shard and the sample that cannot be used, and why.
+        """
+        sample = self._kept.get(number)
+        if sample is not None:
+            return sample
+        shard, key = self.dataset.place(number)
+        fields = shard.sample(key)
+        try:
+            sample = self._decode(fields)
+        except (PictureError, ValueError, KeyError) as error:
+            problem = f"no field {error}" if isinstance(error, KeyError) else str(error)
+            raise LineamentError(
+                f"{shard.path}: sample {key} cannot be used for training: {problem}. "
+                "Make the shards anew (dvc repro -f on the stage that wrote them)."
+            ) from None
+        with self._lock:
+            if sample.size <= self._room and number not in self._kept:
+                self._room -= sample.size
+                self._kept[number] = sample
+        return sample
+
+    def _decode(self, fields: dict[str, bytes]) -> Sample:
+        kind = next((kind for kind in ("jpg", "png", "webp") if kind in fields), "jpg")
+        image = self._fit(self._decode_picture(kind, fields[kind]), cv2.INTER_AREA)
+        camera = np.asarray(json.loads(fields["json"])["camera"], dtype=np.float32)
+        if camera.shape != (LABEL_SIZE,):
+            raise ValueError(f"its camera has {camera.size} values, not {LABEL_SIZE}")
+        check_label(torch.from_numpy(camera))
+        return Sample(image, camera, self._decode_mask(fields) if self.masks else None)
+
+    def _decode_picture(self, kind: str, data: bytes) -> np.ndarray:
+        if kind != "jpg":
+            return decode(data)
+        # A picture much larger than needed is decoded at a half, a quarter or an eighth of its size, never below need.
+        return simplejpeg.decode_jpeg(data, min_height=self.resolution, min_width=self.resolution, min_factor=2)
+
+    def _decode_mask(self, fields: dict[str, bytes]) -> np.ndarray:
+        if "mask.png" not in fields:
+            raise ValueError("it has no mask, and masks are asked for: switch them off, or run segmentation")
+        return self._fit(decode(fields["mask.png"])[..., 0], cv2.INTER_AREA)
+
+    def _fit(self, image: np.ndarray, interpolation: int) -> np.ndarray:
+        height, width = image.shape[:2]
+        if height != width:
+            raise ValueError(f"it is {width} x {height} pixels, not square")
+        if width < self.resolution:
+            raise ValueError(
+                f"it has {width} x {width} pixels where training wants {self.resolution}: set the shards' resolution "
+                "to at least that, or lower the model's"
+            )
+        if width > self.resolution:
+            image = cv2.resize(image, (self.resolution, self.resolution), interpolation=interpolation)
+        return np.ascontiguousarray(image)
+
+
+class Batches:
+    """An endless stream of this process's batches; iterate once.
+
+    ``position`` is where a run goes on that has used all batches handed out so far.
+
+    Args:
+        pictures: the data set.
+        batch: samples a step, over all processes; divisible by their number.
+        seed: of order and mirroring.
+        mirror: show half of the samples mirrored left to right, with the mirrored camera.
+        ranks: this process among the others.
+        start: where to begin.
+        workers: decoding threads; 0 decodes when the batch is asked for.
+        device: where the tensors shall be.
+
+    Raises:
+        LineamentError: fewer samples than a batch takes, or a batch that the processes cannot share.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        batch: int,
+        seed: int = 0,
+        mirror: bool = False,
+        ranks: Ranks | None = None,
+        start: Position | None = None,
+        workers: int = 0,
+        device: torch.device | None = None,
+    ) -> None:
+        ranks = ranks or Ranks()
+        if batch % ranks.world:
+            raise LineamentError(f"a batch of {batch} cannot be shared among {ranks.world} processes: not divisible.")
+        if len(pictures) < batch:
+            raise LineamentError(
+                f"{pictures.dataset.folder}: {len(pictures)} samples, fewer than a batch of {batch} takes "
+                f"({ranks.world} process{'es' * (ranks.world > 1)} x {batch // ranks.world}). "
+                "Make more samples, or lower `batch`."
+            )
+        self.pictures = pictures
+        self.share = batch // ranks.world
+        self.seed = seed
+        self.mirror = mirror
+        self.workers = workers
+        self.device = device or torch.device("cpu")
+        self._sampler = EpochSampler(len(pictures), seed, ranks.rank, ranks.world, start)
+        self.position = self._sampler.position
+        self._flips: tuple[int, np.ndarray] = (-1, np.zeros(0, dtype=bool))
+
+    def __iter__(self) -> Iterator[Batch]:
+        plan = self._plan()
+        if self.workers == 0:
+            for numbers, mirrored, after in plan:
+                self.position = after
+                yield self._collate(numbers, mirrored, [self.pictures.read(n) for n in numbers])
+            return
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
+        waiting: deque[tuple[list[int], np.ndarray, Position, list[Future[Sample]]]] = deque()
+        try:
+            for numbers, mirrored, after in plan:
+                waiting.append((numbers, mirrored, after, [pool.submit(self.pictures.read, n) for n in numbers]))
+                if len(waiting) > AHEAD:
+                    numbers, mirrored, self.position, futures = waiting.popleft()
+                    yield self._collate(numbers, mirrored, [future.result() for future in futures])
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _plan(self) -> Iterator[tuple[list[int], np.ndarray, Position]]:
+        """Sample numbers and mirroring of each batch, and the position after it."""
+        numbers: list[int] = []
+        mirrored: list[bool] = []
+        for number in self._sampler:
+            numbers.append(number)
+            mirrored.append(self._mirrored(self._sampler.position.epoch, number))
+            if len(numbers) == self.share:
+                yield numbers, np.array(mirrored), self._sampler.position
+                numbers, mirrored = [], []
+
+    def _mirrored(self, epoch: int, number: int) -> bool:
+        if not self.mirror:
+            return False
+        if self._flips[0] != epoch:
+            drawn = np.random.Generator(np.random.PCG64([self.seed, epoch, 1])).random(len(self.pictures)) < 0.5
+            self._flips = (epoch, drawn)
+        return bool(self._flips[1][number])
+
+    def _collate(self, numbers: list[int], mirrored: np.ndarray, samples: list[Sample]) -> Batch:
+        flip = self._to_device(mirrored)
+        image = self._to_device(np.stack([s.image for s in samples])).permute(0, 3, 1, 2).float() / 127.5 - 1
+        camera = self._to_device(np.stack([s.camera for s in samples]))
+        batch: Batch = {
+            "image": torch.where(flip[:, None, None, None], image.flip(-1), image).contiguous(),
+            "camera": torch.where(flip[:, None], mirror_label(camera), camera),
+            "index": self._to_device(np.array(numbers, dtype=np.int64)),
+            "mirrored": flip,
+        }
+        if self.pictures.masks:
+            mask = self._to_device(np.stack([s.mask for s in samples if s.mask is not None]))[:, None].float() / 255
+            batch["mask"] = torch.where(flip[:, None, None, None], mask.flip(-1), mask)
+        return batch
+
+    def _to_device(self, array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor

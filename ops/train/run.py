@@ -1,0 +1,89 @@
+"""From a stage's parameters to its published checkpoint: what the training stages of all systems share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ops.runtime.publish import publish, remove
+from ops.runtime.shardwork import code_hash, digest
+from ops.runtime.stage import Stage
+from ops.train import checkpoint
+from ops.train.data import Pictures
+from ops.train.export import parameter_counts, preview, publish_run
+from ops.train.loop import Trainer
+from ops.train.objective import Objective
+from ops.train.settings import TrainerParams
+
+CODE = ("models", "ops.train")
+
+
+def train_and_publish(
+    s: Stage[Any],
+    build: Callable[[], Objective],
+    shards: Path,
+    out: Path,
+    *,
+    params: TrainerParams,
+    resolution: int,
+    masks: bool = False,
+    facts: Mapping[str, Any],
+) -> None:
+    """Train an objective on shards and publish the result.
+
+    The run's folder under ``s.work`` is named by the hash of configuration, data and code, so that a killed run goes
+    on only where all three are the same. Its checkpoints are dropped once the result stands; curves, events, pictures
+    and timings (``clock.json``, copied beside it) stay.
+
+    Args:
+        s: the stage; gets progress, metrics and preview.
+        build: makes the objective on the CPU; torch is seeded before.
+        shards: the data set.
+        out: where the result is published.
+        params: of the trainer.
+        resolution: side of the pictures the objective takes.
+        masks: whether it wants masks.
+        facts: JSON that defines the run, written to ``config.json``: ``system``, ``variant``, ``params``.
+    """
+    pictures = Pictures(shards, resolution, masks=masks, cache_mb=params.cache_mb)
+    torch.manual_seed(params.seed)
+    objective = build()
+    folder = s.work / f"run-{digest(facts, pictures.hash, code_hash(_modules()))[:12]}"
+    trainer = Trainer(objective, pictures, params, folder, s, facts)
+    if trainer.ranks.main:
+        _mention_others(s, folder)
+    trainer.train()
+    if not trainer.ranks.main:
+        return
+    publish_run(trainer, out)
+    last = {k: float(f"{v:.6g}") for k, v in trainer.curves.last().items() if k not in ("step", "images")}
+    s.metrics({"step": trainer.step, "images": trainer.images, "parameters": parameter_counts(trainer), "last": last})
+    s.preview(preview(trainer))
+    for path in checkpoint.all_of(folder):
+        remove(path)
+    with publish(s.work / "clock.json") as path:
+        path.write_bytes((folder / "clock.json").read_bytes())
+
+
+def _modules() -> list[str]:
+    """The loaded modules whose text decides what training computes."""
+    return [
+        name
+        for name, module in sys.modules.items()
+        if (name in CODE or name.startswith(tuple(f"{code}." for code in CODE))) and getattr(module, "__file__", None)
+    ]
+
+
+def _mention_others(s: Stage[Any], folder: Path) -> None:
+    """Say which unfinished runs of other settings, data or code are kept."""
+    for other in sorted(s.work.glob("run-*")):
+        newest = checkpoint.newest(other)
+        if other != folder and newest is not None:
+            s.log(
+                f"{other} holds an unfinished run of other settings, data or code ({newest.name}); it is left alone. "
+                "Delete it if it is not wanted."
+            )
