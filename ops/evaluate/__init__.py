@@ -1,0 +1,1 @@
+"""How well it came out: verification, distances between sets of pictures, strips, curves."""

@@ -1,0 +1,211 @@
+"""Who is it: recognisers that turn aligned face pictures into identity embeddings, pluggable and named.
+
+The default, ``dlib_128d``, ships with the packages. ``lightcnn_29``, which the AamNCE paper used, needs weights that the
+user supplies. A generated picture is an aligned crop with a known pose, so the chip a recogniser wants is a fixed part
+of it: no detector runs, and so no poor picture can drop out of an evaluation unseen.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from PIL import Image
+
+from ops.runtime.errors import LineamentError
+
+Name = Literal["dlib_128d", "lightcnn_29"]
+
+# The aligned crop (FFHQ's rule, and EG3D's): its side is max(4 |eye to eye|, 3.6 |eyes to mouth|) and the eyes' centre
+# lies 0.1 |eyes to mouth| above the middle. With a mouth 1.15 eye distances below the eyes, the second term decides.
+_EYES_TO_MOUTH = 1 / 3.6  # of the crop's side
+_EYE_TO_EYE = _EYES_TO_MOUTH / 1.15
+_EYES_Y = 0.5 - 0.1 * _EYES_TO_MOUTH
+
+
+@dataclass(frozen=True)
+class Chip:
+    """The part of an aligned crop that a recogniser looks at.
+
+    Attributes:
+        left, top, side: in units of the crop's side.
+        pixels: side of the square picture the recogniser gets.
+    """
+
+    left: float
+    top: float
+    side: float
+    pixels: int
+
+    def cut(self, image: np.ndarray) -> np.ndarray:
+        """(H, H, 3) uint8 aligned crop to (pixels, pixels, 3) uint8, filtered when it shrinks."""
+        scale = image.shape[0]
+        box = (self.left * scale, self.top * scale, (self.left + self.side) * scale, (self.top + self.side) * scale)
+        size = (self.pixels, self.pixels)
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box))
+
+
+def _dlib_chip() -> Chip:
+    # dlib's get_face_chip, padding 0.25: eye corners at x 0.1206, 0.3341, 0.6461, 0.8596 and y about 0.2211 of the
+    # unpadded face; so the eyes' centres are 0.5255 / 1.5 apart at y (0.25 + 0.2211) / 1.5.
+    side = _EYE_TO_EYE / (0.5255 / 1.5)
+    return Chip(0.5 - side * (0.25 + 0.4900) / 1.5, _EYES_Y - side * (0.25 + 0.2211) / 1.5, side, 150)
+
+
+def _lightcnn_chip() -> Chip:
+    # LightCNN's README, test pictures of 128 px: eyes' centre at y 40 (ec_y), mouth 48 below it (ec_mc_y).
+    side = _EYES_TO_MOUTH / (48 / 128)
+    return Chip(0.5 - side / 2, _EYES_Y - side * 40 / 128, side, 128)
+
+
+DLIB_CHIP, LIGHTCNN_CHIP = _dlib_chip(), _lightcnn_chip()
+
+
+class Recogniser(Protocol):
+    """What evaluation needs of a recogniser.
+
+    Attributes:
+        name: goes beside every number made with it.
+        digest: sha256 of its weights.
+        rule: how embeddings are compared, in words.
+    """
+
+    name: str
+    digest: str
+    rule: str
+
+    def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Aligned crops, each (H, H, 3) uint8 RGB, to (N, D) float32 embeddings; one a picture, always."""
+        ...
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """(Na, D) and (Nb, D) embeddings to (Na, Nb) float64 scores, larger for more alike."""
+        ...
+
+
+class Dlib128:
+    """dlib's ResNet embedding (128-D, dlib_face_recognition_resnet_model_v1), compared by Euclidean distance."""
+
+    name = "dlib_128d"
+    rule = "minus the Euclidean distance"
+
+    def __init__(self) -> None:
+        import dlib
+
+        path = Path(str(files("face_recognition_models") / "models/dlib_face_recognition_resnet_model_v1.dat"))
+        self.digest = _sha256(path)
+        self._net = dlib.face_recognition_model_v1(str(path))
+
+    def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        chips = [np.ascontiguousarray(DLIB_CHIP.cut(image)) for image in images]
+        if not chips:
+            return np.zeros((0, 128), np.float32)
+        return np.stack([np.asarray(d, np.float32) for d in self._net.compute_face_descriptor(chips)])
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        return -np.sqrt(np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T, 0.0))
+
+
+class LightCnn29:
+    """LightCNN-29 (256-D), compared by cosine, as in the AamNCE paper, section 4.
+
+    Args:
+        weights: the authors' checkpoint, as safetensors or as a torch file that holds tensors only.
+        sha256: if given, the file must have it.
+    """
+
+    name = "lightcnn_29"
+    rule = "cosine"
+
+    def __init__(self, weights: Path, sha256: str = "") -> None:
+        from models.features import LightCNN29
+
+        if not weights.is_file():
+            raise LineamentError(
+                f"{weights}: no such file. The LightCNN-29 weights are the authors' to give (see "
+                "AlfredXiangWu/LightCNN, 29 layers, grey 128 px); put them there, or use recogniser: dlib_128d."
+            )
+        self.digest = _sha256(weights)
+        if sha256 and sha256 != self.digest:
+            raise LineamentError(f"{weights}: sha256 is {self.digest}, not {sha256} as pinned. Wrong or damaged file.")
+        try:
+            self._net = LightCNN29.from_state(read_tensors(weights))
+        except ValueError as error:
+            raise LineamentError(f"{weights}: not LightCNN-29's weights: {error}") from None
+
+    def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        import torch
+
+        found = [np.zeros((0, 256), np.float32)]
+        for start in range(0, len(images), 32):
+            chips = [LIGHTCNN_CHIP.cut(image) for image in images[start : start + 32]]
+            grey = np.stack([np.asarray(Image.fromarray(chip).convert("L")) for chip in chips])
+            with torch.inference_mode():
+                found.append(self._net(torch.from_numpy(grey)[:, None] / 255.0).numpy())
+        return np.concatenate(found)
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return cosine(a, b)
+
+
+def load_recogniser(name: Name, weights: Path | None = None, sha256: str = "") -> Recogniser:
+    """The recogniser of that name.
+
+    Raises:
+        LineamentError: its weights are missing, have another hash, or are not its own.
+    """
+    if name == "dlib_128d":
+        return Dlib128()
+    if weights is None:
+        raise LineamentError("recogniser lightcnn_29 needs its weights: set the path in recogniser_weights.")
+    return LightCnn29(weights, sha256)
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(Na, D) and (Nb, D) to the (Na, Nb) cosines in [-1, 1]; of a zero vector, 0."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    a /= np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-12)
+    b /= np.maximum(np.linalg.norm(b, axis=1, keepdims=True), 1e-12)
+    return np.clip(a @ b.T, -1.0, 1.0)
+
+
+def read_tensors(path: Path) -> dict:
+    """The tensors of a safetensors file or of a torch file; nothing but tensors is ever unpickled.
+
+    A ``state_dict`` inside is taken out, and a ``module.`` before every name (DataParallel) is cut off.
+
+    Raises:
+        LineamentError: neither format, or a torch file that holds more than tensors.
+    """
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise LineamentError(f"{path}: cannot be read as safetensors or as a torch file of tensors: {reason}") from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise LineamentError(f"{path}: holds something other than named tensors.")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+@functools.cache
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
