@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ from assets.project import DVC, changed_deps, dvc_status, environment
 from assets.state import RECORD, Journal
 from ops.dag import Unit
 from ops.ledger import needs_dvc
+
+# Dagster's own reader of messages uses a part of Dagster that is marked as a preview, and warns of it at each step.
+warnings.filterwarnings("ignore", "Function `PipesMessageReader.expected_writer_count`")
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
