@@ -1,0 +1,34 @@
+"""The Definitions that workspace.yaml loads: assets, checks, jobs, schedules and sensors of the project's dvc.yaml."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from assets.automation import folder_sensors, refresh_schedules
+from assets.checks import dvc_check
+from assets.jobs import EXECUTOR, Steps, standing_jobs
+from assets.lineage import stage_assets
+from assets.project import project_root
+from assets.state import sync_with_dvc
+from ops.dag import Dag
+
+
+def definitions(root: Path) -> dg.Definitions:
+    """All that Dagster knows of a project.
+
+    Raises:
+        LineamentError: dvc.yaml or params.yaml is wrong; the message says where.
+    """
+    dag = Dag.load(root)
+    jobs = standing_jobs(Steps(dag))
+    return dg.Definitions(
+        assets=stage_assets(dag),
+        asset_checks=[dvc_check(dag)],
+        jobs=list(jobs.values()),
+        schedules=refresh_schedules(root, jobs),
+        sensors=[sync_with_dvc, *folder_sensors(root, jobs)],
+        executor=EXECUTOR,
+    )
+
+
+defs = definitions(project_root())

@@ -1,0 +1,295 @@
+"""Quality gates: what must hold of a result before anything is built on it. `python -m ops.checks` runs them all.
+
+Each gate is a plain function of files that returns a :class:`Verdict`. Which gates a unit of the graph has follows
+from what it makes: a label table, raw shards, training shards, a checkpoint.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from ops.dag import Dag, Unit, load_yaml
+from ops.runtime.errors import LineamentError
+from ops.runtime.params import Params, validate
+from ops.store import tables
+from ops.store.reader import ShardDataset
+from ops.store.tar import Shard, shard_paths
+
+RAW, LABELS, SHARDS, CHECKPOINTS = "data/raw/", "data/labels/", "data/shards/", "data/checkpoints/"
+SUMMARY = "dataset.json"
+
+
+class CheckParams(Params):
+    """Thresholds, section ``checks`` of params.yaml."""
+
+    at_least: int = Field(1, ge=0)  # samples a stage keeps; unpublished: our choice
+    at_least_of: dict[str, int] = {}  # the same, for single stages
+    radius: float = Field(2.7, gt=0)  # EG3D: distance from the camera to the pivot
+    radius_tolerance: float = Field(0.25, gt=0)  # share of the radius; unpublished: our choice
+    decoded: int = Field(64, ge=1)  # samples decoded a check, evenly spread; unpublished: our choice
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a gate is passed, in words, and the numbers behind it."""
+
+    passed: bool
+    message: str
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A gate on the results of a stage.
+
+    Attributes:
+        blocking: whether what comes after would be garbage if it fails.
+    """
+
+    name: str
+    description: str
+    blocking: bool
+    run: Callable[[Dag, Unit, CheckParams], Verdict]
+
+
+def gates_of(unit: Unit) -> list[Gate]:
+    """The gates on what a unit makes; equal for all units of a stage."""
+    kinds = {
+        _READABLE: _out(unit, RAW) is not None,
+        _COUNTS: _out(unit, LABELS, ".parquet") is not None,
+        _CAMERA_TABLE: (_out(unit, LABELS, ".parquet") or "").endswith("/camera.parquet"),
+        _SAMPLES: _out(unit, SHARDS) is not None,
+        _CAMERA_SAMPLES: _out(unit, SHARDS) is not None,
+        _ENOUGH: any(_out(unit, *where) for where in ((RAW,), (LABELS, ".parquet"), (SHARDS,))),
+        _FINITE: _out(unit, CHECKPOINTS) is not None,
+    }
+    return [gate for gate, wanted in kinds.items() if wanted]
+
+
+def load_thresholds(root: Path) -> CheckParams:
+    """The thresholds in params.yaml; the defaults where there is no such section."""
+    file = root / "params.yaml"
+    section = load_yaml(file).get("checks") if file.is_file() else None
+    return validate(CheckParams, section or {}, f"{file}: checks")
+
+
+def run_gate(gate: Gate, dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
+    """Run a gate; what cannot be read fails it, with the reason."""
+    try:
+        return gate.run(dag, unit, params)
+    except (LineamentError, ValueError, KeyError, OSError, pa.ArrowException) as error:
+        return Verdict(False, f"{type(error).__name__}: {error}")
+
+
+def counts_add_up(table: pa.Table, before: Sequence[str] | None) -> Verdict:
+    """Each sample that the step before kept has exactly one row, in the same order; kept and rejected make the whole.
+
+    Args:
+        table: a label table.
+        before: the ids that the step before kept; None for a table that starts a chain.
+    """
+    ids = table.column("id").to_pylist()
+    keeping = pc.sum(pc.cast(table.column("kept"), pa.int64())).as_py() or 0
+    rejected = len(table) - table.column("reason").null_count
+    numbers = {"rows": len(ids), "kept": keeping, "rejected": rejected}
+    if before is not None:
+        numbers["before"] = len(before)
+        if len(before) != len(ids):
+            return Verdict(False, f"{len(ids)} rows, where the step before kept {len(before)}", numbers)
+        if list(before) != ids:
+            first = next(i for i, (a, b) in enumerate(zip(before, ids)) if a != b)
+            return Verdict(False, f"row {first} is of {ids[first]}, where {before[first]} was kept before", numbers)
+    if keeping + rejected != len(ids):
+        return Verdict(False, f"{keeping} kept and {rejected} rejected do not make {len(ids)} rows", numbers)
+    return Verdict(True, f"{len(ids)} rows = {keeping} kept + {rejected} rejected", numbers)
+
+
+def cameras_are_valid(labels: np.ndarray, params: CheckParams) -> Verdict:
+    """Every (N, 25) label is a rotation, not mirrored, of a camera at the right distance."""
+    import torch
+
+    from models.camera import check_label, unpack_label
+
+    if not len(labels):
+        return Verdict(True, "no camera to look at", {"cameras": 0})
+    label = torch.as_tensor(labels, dtype=torch.float64)
+    check_label(label)
+    radius = unpack_label(label)[0][..., :3, 3].norm(dim=-1)
+    numbers = {"cameras": len(label), "radius.min": radius.min().item(), "radius.max": radius.max().item()}
+    worst = (radius - params.radius).abs().max().item()
+    bound = params.radius_tolerance * params.radius
+    message = f"{len(label)} cameras at {numbers['radius.min']:.3f} to {numbers['radius.max']:.3f} from the pivot"
+    return Verdict(worst <= bound, f"{message}, wanted {params.radius:g} +- {bound:.3g}", numbers)
+
+
+def curves_are_finite(path: Path) -> Verdict:
+    """No NaN or infinity among the numbers of a csv of training curves, and at least one row."""
+    with open(path, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    if not rows:
+        return Verdict(False, f"{path.name} has no row")
+    for number, row in enumerate(rows):
+        for name, text in row.items():
+            if not isinstance(text, str):
+                return Verdict(False, f"row {number} of {path.name} has not as many values as there are columns")
+            if not math.isfinite(_as_number(text)):
+                return Verdict(False, f"'{name}' is {text} in row {number} of {path.name}", {"rows": len(rows)})
+    return Verdict(True, f"{len(rows)} rows, all finite", {"rows": len(rows)})
+
+
+def _as_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0  # a word, such as a loss's name, or an empty cell
+
+
+def samples_are_whole(folder: Path, kept: set[str] | None, decoded: int) -> Verdict:
+    """Shards hold what their dataset.json and the label tables say, and pictures that decode.
+
+    Args:
+        folder: training shards.
+        kept: the ids that the label tables keep; None to leave that out.
+        decoded: how many samples to decode, evenly spread.
+    """
+    from ops.store.pictures import decode
+
+    data = ShardDataset(folder)
+    said = json.loads((folder / SUMMARY).read_text())
+    numbers = {"samples": len(data)}
+    if said["samples"] != len(data):
+        return Verdict(False, f"{SUMMARY} speaks of {said['samples']} samples, the shards hold {len(data)}", numbers)
+    if said["hash"] != data.hash:
+        return Verdict(False, f"the shards are not those that {SUMMARY} describes: their hash differs", numbers)
+    ids = [key for shard in data.shards for key in shard.keys]
+    if len(set(ids)) != len(ids):
+        return Verdict(False, f"{len(ids) - len(set(ids))} samples are there more than once", numbers)
+    strangers = set(ids) - kept if kept is not None else set()
+    if strangers:
+        return Verdict(False, f"{len(strangers)} samples are in no label table, e.g. {min(strangers)}", numbers)
+    size = said["resolution"]
+    for number in _spread(len(data), decoded):
+        for name, content in data.read(number).items():
+            if name == "json":
+                json.loads(content)
+            elif (shape := decode(content).shape[:2]) != (size, size):
+                return Verdict(False, f"{data.key(number)}.{name} is {shape}, not {size} x {size}", numbers)
+    return Verdict(True, f"{len(data)} samples, {min(decoded, len(data))} decoded", numbers)
+
+
+def _spread(total: int, wanted: int) -> list[int]:
+    return sorted({round(i) for i in np.linspace(0, total - 1, min(total, wanted))})
+
+
+def _out(unit: Unit, folder: str, suffix: str = "") -> str | None:
+    """The first output below a folder, with a suffix; a folder itself where no suffix is asked for."""
+    return next((o for o in unit.outs if o.startswith(folder) and (not suffix or o.endswith(suffix))), None)
+
+
+def _raw_ids(folder: Path) -> list[str]:
+    return [key for path in shard_paths(folder) for key in Shard(path).keys]
+
+
+def _kept_before(dag: Dag, unit: Unit) -> list[str] | None:
+    """The ids kept by the step before: of the label tables that a unit reads, the one made last; else the raw shards."""
+    made = list(dag.units)
+    before = [dep for dep in unit.deps if dep.startswith(LABELS) and dep.endswith(".parquet") and dep in dag.makers]
+    if before:
+        return tables.kept_ids(dag.root / max(before, key=lambda dep: made.index(dag.makers[dep])))
+    raw = next((dep for dep in unit.deps if dep.startswith(RAW) and dep in dag.makers), None)
+    return _raw_ids(dag.root / raw) if raw else None
+
+
+def _table(dag: Dag, unit: Unit) -> pa.Table:
+    return tables.read(dag.root / str(_out(unit, LABELS, ".parquet")))
+
+
+def _readable(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
+    ids = _raw_ids(dag.root / str(_out(unit, RAW)))
+    twice = len(ids) - len(set(ids))
+    return Verdict(not twice, f"{len(ids)} samples, {twice} of them there twice", {"samples": len(ids)})
+
+
+def _counts(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
+    return counts_add_up(_table(dag, unit), _kept_before(dag, unit))
+
+
+def _camera_table(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
+    cameras = tables.kept(_table(dag, unit)).column("camera").to_pylist()
+    return cameras_are_valid(np.asarray(cameras, np.float64), params)
+
+
+def _samples(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
+    kept: set[str] = set()
+    chains: dict[str, list[str]] = {}
+    for name in dag.upstream([unit.name]):
+        for out in dag.units[name].outs:
+            if out.startswith(LABELS) and out.endswith(".parquet"):
+                chains.setdefault(str(Path(out).parent), []).append(out)
+    for chain in chains.values():
+        kept |= set.intersection(*(set(tables.kept_ids(dag.root / out)) for out in chain))
+    return samples_are_whole(dag.root / str(_out(unit, SHARDS)), kept if chains else None, params.decoded)
+
+
+def _camera_samples(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
+    data = ShardDataset(dag.root / str(_out(unit, SHARDS)))
+    cameras = [json.loads(s.read(key, "json")).get("camera") for s in data.shards for key in s.keys]
+    return cameras_are_valid(np.asarray([camera for camera in cameras if camera is not None], np.float64), params)
+
+
+def _finite(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
+    return curves_are_finite(dag.root / str(_out(unit, CHECKPOINTS)) / "curves.csv")
+
+
+def _enough(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
+    wanted = params.at_least_of.get(unit.stage, params.at_least)
+    if _out(unit, LABELS, ".parquet"):
+        found = tables.kept(_table(dag, unit)).num_rows
+    elif _out(unit, SHARDS):
+        found = len(ShardDataset(dag.root / str(_out(unit, SHARDS))))
+    else:
+        found = len(_raw_ids(dag.root / str(_out(unit, RAW))))
+    return Verdict(found >= wanted, f"{found} samples, at least {wanted} wanted", {"samples": found})
+
+
+_READABLE = Gate("shards_are_readable", "Every raw shard agrees with its index; no sample twice.", True, _readable)
+_COUNTS = Gate("counts_add_up", "One row for each sample that the step before kept, in its order.", True, _counts)
+_CAMERA_TABLE = Gate("cameras_are_valid", "Proper rotations, at the right distance.", True, _camera_table)
+_SAMPLES = Gate("samples_match_labels", "Samples decode, and are those of the label tables.", True, _samples)
+_CAMERA_SAMPLES = Gate("cameras_are_valid", "Proper rotations, at the right distance.", True, _camera_samples)
+_ENOUGH = Gate("enough_samples", "At least as many samples as params.yaml asks for (checks.at_least).", True, _enough)
+_FINITE = Gate("losses_are_finite", "No NaN or infinity in the training curves.", True, _finite)
+
+
+def main(root: Path = Path(".")) -> int:
+    """Run every gate on what is there; prints a line each and returns 1 if any failed."""
+    try:
+        dag, params = Dag.load(root), load_thresholds(root)
+    except LineamentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    failed = 0
+    for unit in dag.units.values():
+        if not all((root / out).exists() for out in unit.outs):
+            print(f"  --  {unit.name}: not made yet")
+            continue
+        for gate in gates_of(unit):
+            verdict = run_gate(gate, dag, unit, params)
+            failed += not verdict.passed
+            print(f"{' ok ' if verdict.passed else 'FAIL'}  {unit.name}: {gate.name}: {verdict.message}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

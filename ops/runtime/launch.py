@@ -1,0 +1,34 @@
+"""Starting a stage's module under another program, such as torchrun, without the stage or dvc.yaml knowing.
+
+``LINEAMENT_LAUNCH`` holds the module to start and its options, for instance
+``torch.distributed.run --standalone --nproc-per-node=4``; whoever launches a stage sets it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+
+LAUNCH_VARIABLE = "LINEAMENT_LAUNCH"
+
+
+def launched(module: str, arguments: Sequence[str]) -> int | None:
+    """Run ``python -m module arguments`` under the launcher that the environment names, and wait for it.
+
+    Returns:
+        its exit code; None where no launcher is named, or this process is already one that it started.
+    """
+    launcher = os.environ.get(LAUNCH_VARIABLE)
+    if not launcher:
+        return None
+    inner = {name: value for name, value in os.environ.items() if name != LAUNCH_VARIABLE}
+    command = [sys.executable, "-m", *shlex.split(launcher), "-m", module, *arguments]
+    process = subprocess.Popen(command, env=inner)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # the launcher got the signal as well: let it end its processes in its own way
+            continue
