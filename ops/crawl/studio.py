@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,11 +17,13 @@ from ops.crawl.sources import StudioSource
 from ops.runtime.publish import publish
 from ops.runtime.shardwork import Piece, digest, run_pieces
 from ops.runtime.stage import Stage
+from ops.store.pictures import encode_png
 from ops.store.tar import Shard, ShardWriter, TarWriter
 from ops.studio.crawl import StudioPicture, picture_count, render_pictures
 from ops.studio.params import StudioParams
 
 PER_PIECE = 48  # pictures rendered at a time by one process
+DEPTH_UNIT = 1e-4  # world units a step of the 16-bit depth pictures; 0 is background
 
 
 def pictures(s: Stage[Any], source: StudioSource) -> Iterator[RawPicture]:
@@ -49,14 +52,23 @@ def _render(payload: tuple[StudioParams, int, int], out: Path) -> None:
 
 
 def _fields(picture: StudioPicture) -> dict[str, bytes]:
-    truth = dict(picture.truth)
-    arrays = {f"truth.{name}.png": data for name, data in truth.pop("pictures", {}).items()}
-    provenance = {"name": picture.name, **picture.provenance}
+    """A rendered picture as the fields of a sample: its bytes, provenance, and truth as JSON and pictures."""
+    values: dict[str, Any] = {}
+    images: dict[str, bytes] = {}
+    for name, value in picture.truth.items():
+        if not isinstance(value, np.ndarray):
+            values[name] = value
+        elif value.dtype == np.uint8 and value.ndim == 2:
+            images[f"truth.{name}.png"] = encode_png(value)
+        elif name == "depth":
+            images["truth.depth.png"] = encode_png(np.clip(value / DEPTH_UNIT, 0, 65535).astype(np.uint16))
+        else:
+            values[name] = value.astype(float).ravel().tolist()
     return {
         "picture": picture.data,
-        "provenance.json": json.dumps(provenance, sort_keys=True).encode(),
-        "truth.json": json.dumps(truth, sort_keys=True).encode(),
-        **arrays,
+        "provenance.json": json.dumps({"name": picture.name, **picture.provenance}, sort_keys=True).encode(),
+        "truth.json": json.dumps(values, sort_keys=True).encode(),
+        **images,
     }
 
 
