@@ -20,6 +20,8 @@ wp.set_module_options({"enable_backward": False, "fast_math": False})
 
 # Nothing seen: every finite depth packs to less.
 EMPTY = 0x7FFFFFFFFFFFFFFF
+# Pixels by which a row's bounds are widened, so that rounding never loses one that the exact test would keep.
+SLACK = wp.constant(0.01)
 
 
 @wp.func
@@ -66,9 +68,38 @@ def draw(
         zp = 1.0 / zp
         zq = 1.0 / zq
         zr = 1.0 / zr
+    # Each weight falls or grows linearly along a row: where it changes sign bounds the row's part inside.
+    su = r[1] - q[1]
+    sv = p[1] - r[1]
+    sw = q[1] - p[1]
+    turn = edge(q[0] - p[0], q[1] - p[1], r[0] - p[0], r[1] - p[1])
+    if turn > 0.0:
+        su = -su
+        sv = -sv
+        sw = -sw
     for y in range(y0, y1 + 1):
         cy = float(y) + 0.5
-        for x in range(x0, x1 + 1):
+        left = float(x0)
+        right = float(x1)
+        if su != 0.0:
+            cut = q[0] + (cy - q[1]) * (r[0] - q[0]) / (r[1] - q[1]) - 0.5
+            if su > 0.0:
+                left = wp.max(left, cut - SLACK)
+            else:
+                right = wp.min(right, cut + SLACK)
+        if sv != 0.0:
+            cut = r[0] + (cy - r[1]) * (p[0] - r[0]) / (p[1] - r[1]) - 0.5
+            if sv > 0.0:
+                left = wp.max(left, cut - SLACK)
+            else:
+                right = wp.min(right, cut + SLACK)
+        if sw != 0.0:
+            cut = p[0] + (cy - p[1]) * (q[0] - p[0]) / (q[1] - p[1]) - 0.5
+            if sw > 0.0:
+                left = wp.max(left, cut - SLACK)
+            else:
+                right = wp.min(right, cut + SLACK)
+        for x in range(int(wp.ceil(left)), int(wp.floor(right)) + 1):
             cx = float(x) + 0.5
             u = edge(q[0] - cx, q[1] - cy, r[0] - cx, r[1] - cy)
             v = edge(r[0] - cx, r[1] - cy, p[0] - cx, p[1] - cy)

@@ -95,11 +95,11 @@ def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
     rest, joints = rest_t[0].numpy(), joints_t[0].numpy()
     posed = pose_vertices(model, rest, joints, default_pose())
     normals = vertex_normals(model, posed)
-    garment = clothes.cut_garment(model, person)
+    garment = clothes.cut_garment(model, person.garment)
     garment_points = garment.lerp(posed) + garment.lerp(normals) * garment.lift[:, None]
 
-    body = _collision_body(c, posed, model.triangles.numpy())
-    strands = hair.grow(c, person, seed, posed, body)
+    scalp_body = _collision_body(c, posed, model.triangles.numpy())
+    strands = hair.grow(c, person, seed, posed, scalp_body)
     scene, triangles = [posed, garment_points], [model.triangles.numpy(), garment.triangles + len(posed)]
     if strands is not None:
         ribbon, ribbon_triangles = _thin_ribbons(strands)
@@ -109,7 +109,7 @@ def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
     shadow_triangles = np.concatenate(triangles)
     probes, probe_normals = [posed], [normals]
     if strands is not None:
-        at = np.linspace(1, hair.STEPS, LIGHT_PLACES).round().astype(int)
+        at = np.linspace(1, strands.points.shape[1] - 1, LIGHT_PLACES).round().astype(int)
         places = strands.points[:, at].reshape(-1, 3)
         probes.append(places)
         probe_normals.append(_strand_normals(strands, at))
@@ -120,11 +120,11 @@ def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
     open_transfer = lighting.open_transfer(normals)
     open_sky = np.clip(body_transfer[:, 0] / open_transfer[:, 0], 0, 1)
 
-    mean = model.rest(model.mean_identity[None])[0][0].numpy()
+    scalp = hair.scalp_share(c, person, seed)
     n_body, n_garment = len(c.vertex), len(garment.first)
     faces = [c.triangles, garment.triangles + n_body]
     if strands is not None:
-        faces.append(ribbon_quads(len(strands.points)) + n_body + n_garment)
+        faces.append(ribbon_quads(*strands.points.shape[:2]) + n_body + n_garment)
     return Avatar(
         person=person,
         rest=rest,
@@ -133,34 +133,34 @@ def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
         transfer=body_transfer,
         open_sky=open_sky,
         garment=garment,
-        garment_uv=paint.cloth_uv(garment.lerp(mean)),
+        garment_uv=paint.cloth_uv(garment.lerp(c.mean)),
         strands=strands,
         strand_transfer=transfer[len(posed) :],
-        sheet=paint.texture(model, person, seed, hair.scalp_share(c, person, seed)),
-        labels=paint.label_sheet(c, hair.scalp_share(c, person, seed)),
+        sheet=paint.texture(c, person, seed, scalp),
+        labels=paint.label_sheet(c, scalp),
         triangles=np.concatenate(faces).astype(np.int32),
         body_triangles=len(c.triangles),
         textured_triangles=len(c.triangles) + len(garment.triangles),
     )
 
 
-def ribbon_quads(strands: int) -> np.ndarray:
-    """(S * STEPS * 2, 3) triangles over vertices numbered (strand, point, side)."""
-    start = (np.arange(strands)[:, None] * (hair.STEPS + 1) + np.arange(hair.STEPS)[None]).reshape(-1) * 2
+def ribbon_quads(strands: int, points: int) -> np.ndarray:
+    """(S * (K - 1) * 2, 3) triangles over vertices numbered (strand, point, side), K points a strand."""
+    start = (np.arange(strands)[:, None] * points + np.arange(points - 1)[None]).reshape(-1) * 2
     quad = np.stack([start, start + 1, start + 2, start + 1, start + 3, start + 2], axis=1)
     return quad.reshape(-1, 3)
 
 
-def _thin_ribbons(strands: hair.Strands, every: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """A coarse copy of the hair for casting shadows: every second strand, wider, facing outwards."""
-    points = strands.points[::every]
-    half = strands.half_width[::every] * (every * 0.8)
+def _thin_ribbons(strands: hair.Strands, every: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """A coarse copy of the hair for casting shadows: some of the strands, half of their points, wider, facing outwards."""
+    keep = np.unique(np.linspace(0, strands.points.shape[1] - 1, strands.points.shape[1] // 2 + 1).round().astype(int))
+    points = strands.points[::every, keep]
+    half = strands.half_width[::every, keep] * (every * 0.8)
     tangent = np.gradient(points, axis=1)
-    outward = points * [1, 0.4, 1]
-    side = np.cross(tangent, outward)
+    side = np.cross(tangent, points * np.float32([1, 0.4, 1]))
     side /= np.linalg.norm(side, axis=-1, keepdims=True) + 1e-9
     both = np.stack([points - side * half[..., None], points + side * half[..., None]], axis=2)
-    return both.reshape(-1, 3).astype(np.float32), ribbon_quads(len(points))
+    return both.reshape(-1, 3).astype(np.float32), ribbon_quads(*points.shape[:2])
 
 
 def _strand_normals(strands: hair.Strands, at: np.ndarray) -> np.ndarray:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from models.parametric.anny import Anny
-from ops.studio.people import Person
 
 # Height of the neckline, world units, behind, at the sides and in front of the mean person; unpublished: our choice.
 _NECKLINES = {
@@ -55,10 +55,11 @@ def height_over_neckline(points: np.ndarray, garment: str) -> np.ndarray:
     return points[:, 1] - line
 
 
-def cut_garment(model: Anny, person: Person) -> Garment:
-    """The garment of a person; depends on the neckline alone, not on the body's shape."""
+@lru_cache(maxsize=16)
+def cut_garment(model: Anny, garment: str) -> Garment:
+    """A garment by its neckline; it fits every body, for its vertices are bound to the mesh."""
     mean = model.rest(model.mean_identity[None])[0][0].numpy()
-    height = height_over_neckline(mean, person.garment)
+    height = height_over_neckline(mean, garment)
     height[model.parts.numpy() != 0] = 1.0  # never the inner surfaces of the head
     triangles = model.triangles.numpy()
     below = height[triangles] < 0

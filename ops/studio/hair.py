@@ -13,8 +13,6 @@ import numpy as np
 from ops.studio.paint import HEAD_HEIGHT, WIDTH, Canvas, sphere_uv
 from ops.studio.people import Person, stream
 
-STEPS = 14  # segments of a strand
-
 
 @dataclass(frozen=True)
 class Style:
@@ -33,6 +31,7 @@ class Style:
         tail: length of the strand after the tie, 0 for a bun.
         fringe: whether hair at the forehead falls forward.
         top: whether the crown is covered.
+        steps: segments of a strand.
     """
 
     strands: int = 3200
@@ -48,15 +47,16 @@ class Style:
     tail: float = 0.0
     fringe: bool = False
     top: bool = True
+    steps: int = 14
 
 
 STYLES: dict[str, Style | None] = {
     "bald": None,
-    "buzz": Style(strands=5000, length=0.022, width=0.0045, lift=0.9, layer=0.0, gravity=0.0),
-    "receding": Style(strands=2600, length=0.10, lift=0.25, layer=0.015, gravity=0.2, comb=(0, 0.5, 0.4, 0), top=False),
-    "crop": Style(strands=4200, length=0.115, width=0.0065, lift=0.5, layer=0.02, gravity=0.12, comb=(0.2, 0.1, 0.3, 0.5)),
-    "side_part": Style(strands=4200, length=0.21, lift=0.42, layer=0.04, gravity=0.12, comb=(0.9, 0.35, 0.1, 0)),
-    "slick_back": Style(strands=4200, length=0.30, lift=0.22, layer=0.035, gravity=0.08, comb=(0, 1.3, 0.1, 0)),
+    "buzz": Style(strands=5000, length=0.022, width=0.0045, lift=0.9, layer=0.0, gravity=0.0, steps=2),
+    "receding": Style(strands=2600, length=0.10, lift=0.25, layer=0.015, gravity=0.2, comb=(0, 0.5, 0.4, 0), top=False, steps=6),
+    "crop": Style(strands=4200, length=0.115, width=0.0065, lift=0.5, layer=0.02, gravity=0.12, comb=(0.2, 0.1, 0.3, 0.5), steps=6),
+    "side_part": Style(strands=4200, length=0.21, lift=0.42, layer=0.04, gravity=0.12, comb=(0.9, 0.35, 0.1, 0), steps=9),
+    "slick_back": Style(strands=4200, length=0.30, lift=0.22, layer=0.035, gravity=0.08, comb=(0, 1.3, 0.1, 0), steps=10),
     "curly": Style(strands=4200, length=0.24, lift=0.55, layer=0.06, gravity=0.12, comb=(0.2, 0.2, 0.1, 0), curl=0.022, turns=3),
     "afro": Style(strands=5200, length=0.24, lift=1.0, layer=0.02, gravity=0.0, curl=0.02, turns=4),
     "bob": Style(strands=4600, length=0.56, lift=0.2, layer=0.05, gravity=0.42, comb=(0.7, 0.15, 0.2, 0)),
@@ -77,12 +77,12 @@ _RECEDED = (70, 66, 52, 44, 24, 8, 14, 9, -10, -27, -33, -35)
 
 @dataclass(frozen=True)
 class Strands:
-    """Points (S, STEPS + 1, 3) of the strands in rest pose, half widths (S, STEPS + 1) and tints (S,) about one."""
+    """Points (S, K, 3) of the strands in rest pose, half widths (S, K) and tints (S,) about one."""
 
     points: np.ndarray
     half_width: np.ndarray
     tint: np.ndarray
-    share: np.ndarray  # (S, STEPS + 1) of depth in the hair: 0 at the scalp, 1 outside
+    share: np.ndarray  # (S, K) of depth in the hair: 0 at the scalp, 1 outside
 
 
 def style_of(person: Person) -> Style | None:
@@ -132,7 +132,25 @@ def grow(canvas: Canvas, person: Person, seed: int, rest: np.ndarray, body: Body
         parts.append(_grow_beard(canvas, person, seed, rest, body))
     if not parts:
         return None
+    longest = max(part.points.shape[1] for part in parts)
+    parts = [_resampled(part, longest) for part in parts]
     return Strands(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("points", "half_width", "tint", "share")))
+
+
+def _resampled(strands: Strands, count: int) -> Strands:
+    """The same strands with ``count`` points each; joining styles needs one number."""
+    have = strands.points.shape[1]
+    if have == count:
+        return strands
+    place = np.linspace(0, have - 1, count)
+    low = np.minimum(place.astype(int), have - 2)
+    share = (place - low).astype(np.float32)
+
+    def between(values: np.ndarray) -> np.ndarray:
+        weight = share.reshape(1, -1, *([1] * (values.ndim - 2)))
+        return values[:, low] * (1 - weight) + values[:, low + 1] * weight
+
+    return Strands(between(strands.points), between(strands.half_width), strands.tint, between(strands.share))
 
 
 class Body:
@@ -231,11 +249,11 @@ def _grow_scalp(canvas: Canvas, person: Person, style: Style, seed: int, rest: n
     if style.tie is not None:
         return _gather(style, person, rng, roots, normals, stack, body)
     points = [roots]
-    step = length / STEPS
+    step = length / style.steps
     here = roots
     jitter = rng.normal(0, 0.10, (n, 3))
-    for number in range(STEPS):
-        t = (number + 1) / STEPS
+    for number in range(style.steps):
+        t = (number + 1) / style.steps
         outward = _unit(here * [1, 0.6, 1])
         pull = np.array([0, -1.0, 0]) * style.gravity * min(1.0, 0.35 + 1.5 * t)
         fade = max(0.0, 1 - 1.5 * t)
@@ -270,7 +288,7 @@ def _curl(path: np.ndarray, style: Style, rng: np.random.Generator) -> np.ndarra
     cell = np.floor(path[:, 0] / 0.07).astype(int)
     key = (cell[:, 0] * 73856093) ^ (cell[:, 1] * 19349663) ^ (cell[:, 2] * 83492791)
     phase = (key % 1024) / 1024 * 2 * np.pi + rng.normal(0, 0.5, n)
-    t = np.linspace(0, 1, STEPS + 1)[None]
+    t = np.linspace(0, 1, style.steps + 1)[None]
     angle = phase[:, None] + 2 * np.pi * style.turns * t * (1 + 0.2 * rng.normal(size=(n, 1)))
     radius = style.curl * np.clip(t * 3, 0, 1)
     return path + (np.cos(angle) * radius)[..., None] * side + (np.sin(angle) * radius)[..., None] * across
@@ -289,7 +307,7 @@ def _gather(
     assert style.tie is not None
     tie = np.array(style.tie)
     n = len(roots)
-    over = STEPS // 2 if style.tail else STEPS // 2 + 1
+    over = style.steps // 2 if style.tail else style.steps // 2 + 1
     spread = _unit(rng.normal(size=(n, 3))) * (0.035 * rng.random((n, 1)))
     points = [roots]
     for number in range(1, over + 1):
@@ -297,7 +315,7 @@ def _gather(
         here = roots * (1 - t) + (tie + spread) * t
         gap = 0.006 + style.layer * stack + 0.02 * np.sin(np.pi * t)
         points.append(body.push_out(here.copy(), gap * (1 - 0.5 * t)))
-    rest = STEPS - over
+    rest = style.steps - over
     if style.tail:
         direction = _unit(np.array([0.0, 0.25, -1.0]) + rng.normal(0, 0.22, (n, 3)))
         here = points[-1]
@@ -326,26 +344,26 @@ def _gather(
 
 def _grow_beard(canvas: Canvas, person: Person, seed: int, rest: np.ndarray, body: Body) -> Strands:
     rng = stream(seed, 5, person.number)
-    style = Style(strands=2600, length=person.beard, width=0.0045, lift=0.35, layer=0.008)
+    style = Style(strands=2600, length=person.beard, width=0.0045, lift=0.35, layer=0.008, steps=5)
     share = canvas.region["beard"]
     roots, normals = _roots(canvas, share * (share > 0.3), style.strands, rng, rest)
     down = np.array([0, -1.0, 0.15])
     direction = _unit(normals * style.lift + 0.7 * down + rng.normal(0, 0.18, roots.shape))
     points = [roots]
-    for _ in range(STEPS):
+    for _ in range(style.steps):
         direction = _unit(direction + 0.12 * down)
-        points.append(points[-1] + direction * style.length / STEPS)
+        points.append(points[-1] + direction * style.length / style.steps)
     path = np.stack(points, axis=1)
     return _finish(path, style, rng.random(style.strands), rng)
 
 
 def _finish(path: np.ndarray, style: Style, stack: np.ndarray, rng: np.random.Generator) -> Strands:
     n = len(path)
-    t = np.linspace(0, 1, STEPS + 1)
+    t = np.linspace(0, 1, style.steps + 1)
     taper = np.clip(1.15 - 0.9 * t**3, 0.2, 1)
     lock = np.floor(path[:, 0] / 0.045).astype(int)
     key = (lock[:, 0] * 73856093) ^ (lock[:, 1] * 19349663) ^ (lock[:, 2] * 83492791)
     tint = np.exp(rng.normal(0, 0.16, n) + 0.16 * ((key % 997) / 498.5 - 1))
     share = np.clip(0.25 + 0.75 * stack[:, None] + 0.35 * t[None] - 0.15, 0, 1)
     half = 0.5 * style.width * rng.uniform(0.7, 1.3, (n, 1)) * taper[None]
-    return Strands(*(value.astype(np.float32) for value in (path, half, tint, np.broadcast_to(share, (n, STEPS + 1)))))
+    return Strands(*(value.astype(np.float32) for value in (path, half, tint, np.broadcast_to(share, path.shape[:2]))))

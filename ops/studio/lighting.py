@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from models.render import raster
-
-DIRECTIONS = 40  # depth maps; unpublished: our choice
+DIRECTIONS = 32  # depth maps; unpublished: our choice
 _MAP = 128  # pixels of a depth map
 _EXTENT = 3.3  # world units across: head and shoulders with the upper arms
+_CENTRE = np.array([0.0, -0.35, 0.0], np.float32)
+_TO_MAP = np.array([_MAP / _EXTENT, _MAP / _EXTENT, 1.0], np.float32)
 _BIAS = 0.03  # world units by which a surface must lie behind another to be in its shadow
 
 
@@ -53,29 +53,43 @@ def transfer(
 
     Divided by pi, so that a constant environment of radiance one lights an open white surface to one.
     """
+    import warp as wp
+
+    from models.render import raster_warp
+    from ops.studio import shade
+
     result = np.zeros((len(points), 9), np.float32)
-    lattice = sphere_directions(directions)
-    centre = np.array([0.0, -0.35, 0.0], np.float32)
-    faces = torch.from_numpy(triangles.astype(np.int64))
-    for direction in lattice:
+    arrays = [
+        wp.array(np.ascontiguousarray(values, dtype=np.float32), dtype=wp.vec3, device="cpu", copy=False)
+        for values in (points + normals * 0.01, normals)
+    ]
+    gathered = wp.array(result, dtype=float, device="cpu", copy=False)
+    faces = torch.from_numpy(triangles.astype(np.int32))
+    for direction in sphere_directions(directions):
         side = np.cross([0.0, 1.0, 0.0] if abs(direction[1]) < 0.9 else [1.0, 0.0, 0.0], direction)
         side /= np.linalg.norm(side)
         frame = np.stack([side, np.cross(direction, side), -direction], axis=1).astype(np.float32)
-        screen = (scene - centre) @ frame
-        screen[:, :2] = (screen[:, :2] / _EXTENT + 0.5) * _MAP
-        depth = raster.depth_map(torch.from_numpy(screen)[None], faces, _MAP, _MAP)[0].numpy()
-        local = (points + normals * 0.01 - centre) @ frame
-        pixel = (local[:, :2] / _EXTENT + 0.5) * _MAP - 0.5
-        base = np.clip(np.floor(pixel).astype(int), 0, _MAP - 2)
-        share = np.clip(pixel - base, 0, 1)
-        lit = np.zeros(len(points), np.float32)
-        for dx in (0, 1):
-            for dy in (0, 1):
-                weight = (share[:, 0] if dx else 1 - share[:, 0]) * (share[:, 1] if dy else 1 - share[:, 1])
-                lit += weight * (depth[base[:, 1] + dy, base[:, 0] + dx] > local[:, 2] - _BIAS)
-        cosine = np.clip(normals @ direction.astype(np.float32), 0, None)
-        result += (lit * cosine)[:, None] * harmonics(direction)
-    return result * np.float32(4.0 / directions)
+        offset = np.array([_MAP / 2, _MAP / 2, 0], np.float32) - (_CENTRE @ frame) * _TO_MAP
+        screen = (scene @ frame) * _TO_MAP + offset
+        buffer = raster_warp.z_buffer(torch.from_numpy(screen)[None], faces, _MAP, _MAP, None)
+        to_map = wp.mat33(*(frame * _TO_MAP).T.reshape(-1).tolist())
+        weights = harmonics(direction) * np.float32(4.0 / directions)
+        wp.launch(
+            shade.gather_light,
+            dim=len(points),
+            inputs=[
+                *arrays,
+                buffer,
+                to_map,
+                wp.vec3(*offset.tolist()),
+                wp.vec3(*direction.tolist()),
+                wp.array(weights, dtype=float, device="cpu"),
+                _BIAS,
+                gathered,
+            ],
+            device="cpu",
+        )
+    return result
 
 
 def draw_light(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -52,6 +52,7 @@ class Canvas:
     weight: np.ndarray
     eye: np.ndarray
     eye_radius: float
+    mean: np.ndarray  # (V, 3) the mean person at rest
     landmarks: np.ndarray  # (68, 3) on the mean head
     region: dict[str, np.ndarray]  # name to (HEAD_HEIGHT, WIDTH) share in [0, 1]
 
@@ -140,6 +141,7 @@ def canvas(model: Anny) -> Canvas:
         weight=weight,
         eye=np.stack(eyes),
         eye_radius=radius,
+        mean=mean,
         landmarks=mean[model.landmarks68.numpy()],
         region={},
     )
@@ -194,10 +196,9 @@ def _regions(c: Canvas) -> dict[str, np.ndarray]:
     }
 
 
-def texture(model: Anny, person: Person, seed: int, scalp: np.ndarray) -> np.ndarray:
+def texture(c: Canvas, person: Person, seed: int, scalp: np.ndarray) -> np.ndarray:
     """(HEIGHT, WIDTH, 3) float32 albedo of a person; ``scalp`` (HEAD_HEIGHT, WIDTH) is the share covered by hair roots."""
     rng = stream(seed, 2, person.number)
-    c = canvas(model)
     region = c.region
     mottle = smooth_noise(rng, HEAD_HEIGHT, WIDTH, 24) * 0.022 + smooth_noise(rng, HEAD_HEIGHT, WIDTH, 90) * 0.018
     grain = rng.normal(0, 0.025, (HEAD_HEIGHT, WIDTH)).astype(np.float32)

@@ -11,7 +11,6 @@ import torch
 from models.parametric.anny import Anny, skin
 from ops.studio import lighting, paint
 from ops.studio.avatar import LIGHT_PLACES, Avatar, head_transforms, vertex_normals
-from ops.studio.hair import STEPS
 from ops.studio.scene import View
 
 
@@ -66,7 +65,7 @@ def photograph(model: Anny, avatar: Avatar, view: View, background: np.ndarray |
     garment = avatar.garment
     garment_points = garment.lerp(posed) + garment.lerp(normals) * garment.lift[:, None]
     world = np.concatenate([posed[c.vertex], garment_points])
-    count = len(world) + (len(avatar.strands.points) * (STEPS + 1) * 2 if avatar.strands is not None else 0)
+    count = len(world) + (avatar.strands.half_width.size * 2 if avatar.strands is not None else 0)
     screen, light, shine = (np.zeros((count, 3), np.float32) for _ in range(3))
     local = (world - eye) @ rotation.T
     fx = float(view.camera[16]) * 2 * size

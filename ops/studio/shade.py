@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warp as wp
 
-from models.render.raster_warp import weights_at
+from models.render.raster_warp import depth_of, weights_at
 
 wp.set_module_options({"enable_backward": False, "fast_math": False})
 
@@ -23,6 +23,44 @@ def lit(transfer: wp.array2d(dtype=float), row: int, light: wp.array2d(dtype=flo
         g += t * light[k, 1]
         b += t * light[k, 2]
     return wp.vec3(wp.max(r, 0.0), wp.max(g, 0.0), wp.max(b, 0.0))
+
+
+@wp.kernel
+def gather_light(
+    points: wp.array(dtype=wp.vec3),
+    normals: wp.array(dtype=wp.vec3),
+    buffer: wp.array3d(dtype=wp.int64),  # (1, M, M) z-buffer seen from the light
+    to_map: wp.mat33,
+    offset: wp.vec3,
+    direction: wp.vec3,
+    weights: wp.array(dtype=float),  # (9,) harmonics of the direction times its solid angle over pi
+    bias: float,
+    result: wp.array2d(dtype=float),
+):
+    """Adds one direction's light to the transfer of the points that it reaches; shadow edges are bilinear."""
+    p = wp.tid()
+    cosine = wp.dot(normals[p], direction)
+    if cosine <= 0.0:
+        return
+    place = to_map * points[p] + offset
+    side = buffer.shape[1]
+    x = wp.clamp(place[0] - 0.5, 0.0, float(side) - 1.001)
+    y = wp.clamp(place[1] - 0.5, 0.0, float(side) - 1.001)
+    x0 = int(x)
+    y0 = int(y)
+    fx = x - float(x0)
+    fy = y - float(y0)
+    limit = place[2] - bias
+    lit_share = float(0.0)
+    for corner in range(4):
+        dy = corner / 2
+        dx = corner - 2 * dy
+        weight = (float(dx) * fx + float(1 - dx) * (1.0 - fx)) * (float(dy) * fy + float(1 - dy) * (1.0 - fy))
+        key = buffer[0, y0 + dy, x0 + dx]
+        if key == wp.int64(0x7FFFFFFFFFFFFFFF) or depth_of(key) > limit:
+            lit_share += weight
+    for k in range(9):
+        result[p, k] += weights[k] * cosine * lit_share
 
 
 @wp.kernel

@@ -1,0 +1,208 @@
+"""The studio as a source of a crawl: numbered pictures of a seed, each with its bytes, provenance and truth.
+
+Picture ``i`` is a function of the parameters and ``i`` alone: the same bytes in whatever order, batch or process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from models.parametric.anny import Anny, load_anny
+from ops.studio import rubbish
+from ops.studio.avatar import Avatar, make_avatar
+from ops.studio.params import RUBBISH, Rubbish, RubbishShares, StudioParams
+from ops.studio.people import draw_person, stream
+from ops.studio.render import Shot, photograph, to_pixels
+from ops.studio.scene import View, draw_background, draw_view
+
+__all__ = ["RubbishShares", "StudioParams", "StudioPicture", "picture_count", "plan", "render_pictures"]
+
+_AVATARS_KEPT = 3  # pictures of one identity come one after the other; a few MB each
+
+
+@dataclass(frozen=True)
+class Item:
+    """A line of the plan: what picture to make."""
+
+    kind: str  # "portrait" or one of RUBBISH
+    identity: int
+    view: int
+
+
+@dataclass(frozen=True)
+class StudioPicture:
+    """A picture as a crawl would find it, and what only the studio knows.
+
+    Attributes:
+        name: file name.
+        data: the file's bytes.
+        provenance: name, url, page, licence, as a crawler records them.
+        truth: ``kind``; ``identity`` (-1 for none); and where one person is shown: ``camera`` (25 floats, of the whole upright
+            picture), ``azimuth``, ``elevation``, ``roll`` (degrees), ``expression`` (52), ``landmarks68`` (68, 3) world,
+            ``landmarks68_2d`` (68, 2) pixels, ``mask`` (H, W) uint8, ``parsing`` (H, W) uint8 of ``paint.CLASSES``,
+            ``depth`` (H, W) float32. Without a person, or with several, those are None.
+    """
+
+    name: str
+    data: bytes
+    provenance: dict[str, Any]
+    truth: dict[str, Any] = field(repr=False)
+
+
+@lru_cache(maxsize=8)
+def plan(params: StudioParams) -> tuple[Item, ...]:
+    """All pictures in order: identity by identity, each one's portraits followed by its share of the rubbish."""
+    portraits = params.people * params.views
+    extra: list[list[Item]] = [[] for _ in range(params.people)]
+    rng = stream(params.seed, 20)
+    for kind in RUBBISH:
+        count = round(getattr(params.rubbish, kind) * portraits)
+        for _ in range(count):
+            identity = int(rng.integers(params.people))
+            extra[identity].append(Item(kind, identity, int(rng.integers(params.views))))
+    items: list[Item] = []
+    for identity in range(params.people):
+        items.extend(Item("portrait", identity, view) for view in range(params.views))
+        items.extend(extra[identity])
+    return tuple(items)
+
+
+def picture_count(params: StudioParams) -> int:
+    """Number of pictures of the source."""
+    return len(plan(params))
+
+
+def render_pictures(params: StudioParams, indices: Iterable[int]) -> Iterator[StudioPicture]:
+    """The pictures of these indices, in this order. Neighbouring indices share a person and are cheaper together.
+
+    Raises:
+        IndexError: an index is not below :func:`picture_count`.
+    """
+    items = plan(params)
+    studio = Studio(params)
+    for index in indices:
+        if not 0 <= index < len(items):
+            raise IndexError(f"the studio has pictures 0..{len(items) - 1}, not {index}")
+        yield studio.picture(index, items[index])
+
+
+class Studio:
+    """Renders the pictures of one set of parameters and keeps the last few people at hand."""
+
+    def __init__(self, params: StudioParams) -> None:
+        self.params = params
+        self.model: Anny = shared_model()
+        self._avatars: dict[int, Avatar] = {}
+
+    def avatar(self, identity: int) -> Avatar:
+        """The person, made on first use."""
+        if identity not in self._avatars:
+            while len(self._avatars) >= _AVATARS_KEPT:
+                self._avatars.pop(next(iter(self._avatars)))
+            person = draw_person(self.params.seed, identity, self.model)
+            self._avatars[identity] = make_avatar(self.model, person, self.params.seed)
+        return self._avatars[identity]
+
+    def shot(self, identity: int, number: int) -> tuple[View, Shot]:
+        """A portrait and its view."""
+        view = draw_view(self.params, self.model, identity, number)
+        return view, photograph(self.model, self.avatar(identity), view)
+
+    def picture(self, index: int, item: Item) -> StudioPicture:
+        """The picture of a line of the plan."""
+        rng = stream(self.params.seed, 30, index)
+        # Duplicates repeat a portrait's bytes, so they are encoded with that portrait's stream.
+        original = None
+        if item.kind in ("portrait", "duplicate", "near_duplicate"):
+            original = stream(self.params.seed, 31, item.identity, item.view)
+        truth: dict[str, Any] = {"kind": item.kind, "identity": item.identity, **_NOTHING}
+        if item.kind == "no_person":
+            picture = rubbish.scenery(rng, self.params.size)
+            truth["identity"] = -1
+        elif item.kind == "several":
+            picture = self._group(item, rng)
+            truth["identity"] = -1
+        else:
+            view, shot = self.shot(item.identity, item.view)
+            picture = shot.picture
+            truth.update(_truth(view, shot))
+        if original is not None:
+            picture = rubbish.sensor_noise(picture, original)
+            data, extension = rubbish.encode(picture, original, self.params)
+            if item.kind == "near_duplicate":
+                data, extension = rubbish.again(picture, rng)
+        else:
+            data, extension, truth = rubbish.spoil(picture, rng, item.kind, truth)
+        name = f"{index:06d}.{extension}"
+        provenance = {
+            "name": name,
+            "url": f"studio://seed-{self.params.seed}/{name}",
+            "page": "",
+            "licence": "CC0-1.0",
+        }
+        return StudioPicture(name, data, provenance, truth)
+
+    def _group(self, item: Item, rng: np.random.Generator) -> np.ndarray:
+        """Two or three people beside one another."""
+        size = self.params.size
+        count = int(rng.integers(2, 4))
+        scene = draw_background(rng, size)
+        members = [item.identity, *rng.integers(self.params.people, size=count - 1).tolist()]
+        centres = (np.arange(count) + 0.5) / count + rng.normal(0, 0.02, count)
+        picture = rubbish.develop(scene)
+        for place, identity in enumerate(members):
+            view = self._group_view(int(identity), rng, 1.25 * count)
+            shot = photograph(self.model, self.avatar(int(identity)), view, scene)
+            picture = rubbish.paste(picture, shot, centres[place] - 0.5)
+        return picture
+
+    def _group_view(self, identity: int, rng: np.random.Generator, extent: float) -> View:
+        """A view from the front half, beyond the numbers of the portraits."""
+        for _ in range(64):
+            number = self.params.views + int(rng.integers(1_000_000))
+            view = draw_view(self.params, self.model, identity, number, extent=extent)
+            if abs(view.azimuth) < 60:
+                return view
+        return view
+
+
+_NOTHING: dict[str, Any] = dict.fromkeys(
+    (
+        "camera",
+        "azimuth",
+        "elevation",
+        "roll",
+        "expression",
+        "landmarks68",
+        "landmarks68_2d",
+        "mask",
+        "parsing",
+        "depth",
+    )
+)
+
+
+def _truth(view: View, shot: Shot) -> dict[str, Any]:
+    return {
+        "camera": view.camera,
+        "azimuth": view.azimuth,
+        "elevation": view.elevation,
+        "roll": view.roll,
+        "expression": view.expression,
+        "landmarks68": shot.landmarks.astype(np.float32),
+        "landmarks68_2d": to_pixels(view.camera, shot.landmarks, len(shot.picture)).astype(np.float32),
+        "mask": shot.mask,
+        "parsing": shot.parsing,
+        "depth": shot.depth,
+    }
+
+
+@lru_cache(maxsize=1)
+def shared_model() -> Anny:
+    """The model, loaded once a process."""
+    return load_anny()
