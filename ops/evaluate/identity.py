@@ -1,8 +1,8 @@
 """Who is it: recognisers that turn aligned face pictures into identity embeddings, pluggable and named.
 
-The default, ``dlib_128d``, ships with the packages. ``lightcnn_29``, which the AamNCE paper used, needs weights that the
-user supplies. A generated picture is an aligned crop with a known pose, so the chip a recogniser wants is a fixed part
-of it: no detector runs, and so no poor picture can drop out of an evaluation unseen.
+The default, ``dlib_128d``, ships with the packages. ``lightcnn_29``, which the AamNCE paper used, needs weights that
+the user supplies. A generated picture is an aligned crop with a known pose, so the chip a recogniser wants is a fixed
+part of it: no detector runs, and so no poor picture can drop out of an evaluation unseen.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from PIL import Image
@@ -123,6 +123,7 @@ class LightCnn29:
 
     name = "lightcnn_29"
     rule = "cosine"
+    batch = 32  # pictures at once: bounds memory
 
     def __init__(self, weights: Path, sha256: str = "") -> None:
         from models.features import LightCNN29
@@ -144,8 +145,8 @@ class LightCnn29:
         import torch
 
         found = [np.zeros((0, 256), np.float32)]
-        for start in range(0, len(images), 32):
-            chips = [LIGHTCNN_CHIP.cut(image) for image in images[start : start + 32]]
+        for start in range(0, len(images), self.batch):
+            chips = [LIGHTCNN_CHIP.cut(image) for image in images[start : start + self.batch]]
             grey = np.stack([np.asarray(Image.fromarray(chip).convert("L")) for chip in chips])
             with torch.inference_mode():
                 found.append(self._net(torch.from_numpy(grey)[:, None] / 255.0).numpy())
@@ -176,7 +177,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.clip(a @ b.T, -1.0, 1.0)
 
 
-def read_tensors(path: Path) -> dict:
+def read_tensors(path: Path) -> dict[str, Any]:
     """The tensors of a safetensors file or of a torch file; nothing but tensors is ever unpickled.
 
     A ``state_dict`` inside is taken out, and a ``module.`` before every name (DataParallel) is cut off.
@@ -192,7 +193,7 @@ def read_tensors(path: Path) -> dict:
 
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
+            state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:

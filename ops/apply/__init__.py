@@ -1,0 +1,1 @@
+"""Trained systems put to use."""
