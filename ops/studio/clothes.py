@@ -11,11 +11,11 @@ from models.parametric.anny import Anny
 
 # Height of the neckline, world units, behind, at the sides and in front of the mean person; unpublished: our choice.
 _NECKLINES = {
-    "crew": (-0.44, -0.49, -0.60),
-    "v_neck": (-0.44, -0.49, -0.83),
-    "scoop": (-0.48, -0.53, -0.76),
+    "crew": (-0.42, -0.45, -0.58),
+    "v_neck": (-0.42, -0.45, -0.84),
+    "scoop": (-0.45, -0.475, -0.74),
     "turtleneck": (-0.30, -0.31, -0.36),
-    "shirt": (-0.40, -0.45, -0.66),
+    "shirt": (-0.38, -0.41, -0.66),
 }
 _LIFT = 0.020  # world units off the skin
 _AXIS_Z = -0.06  # of the neck
@@ -48,7 +48,7 @@ def height_over_neckline(points: np.ndarray, garment: str) -> np.ndarray:
     behind, beside, before = _NECKLINES[garment]
     radius = np.hypot(points[:, 0], points[:, 2] - _AXIS_Z) + 1e-6
     front = (points[:, 2] - _AXIS_Z) / radius
-    power = 3.0 if garment == "v_neck" else 1.5
+    power = 3.5 if garment in ("v_neck", "shirt") else 2.2
     line = np.where(
         front > 0, beside + (before - beside) * np.abs(front) ** power, beside + (behind - beside) * np.abs(front)
     )

@@ -32,6 +32,7 @@ class Style:
         fringe: whether hair at the forehead falls forward.
         top: whether the crown is covered.
         steps: segments of a strand.
+        inertia: how much of its direction a strand keeps from step to step.
     """
 
     strands: int = 3200
@@ -48,22 +49,23 @@ class Style:
     fringe: bool = False
     top: bool = True
     steps: int = 14
+    inertia: float = 0.9
 
 
 STYLES: dict[str, Style | None] = {
     "bald": None,
     "buzz": Style(strands=5000, length=0.022, width=0.0045, lift=0.9, layer=0.0, gravity=0.0, steps=2),
-    "receding": Style(strands=2600, length=0.10, lift=0.25, layer=0.015, gravity=0.2, comb=(0, 0.5, 0.4, 0), top=False, steps=6),
+    "receding": Style(strands=3600, length=0.09, lift=0.2, layer=0.012, gravity=0.2, comb=(0, 0.5, 0.4, 0), top=False, steps=6),
     "crop": Style(strands=4200, length=0.115, width=0.0065, lift=0.5, layer=0.02, gravity=0.12, comb=(0.2, 0.1, 0.3, 0.5), steps=6),
-    "side_part": Style(strands=4200, length=0.21, lift=0.42, layer=0.04, gravity=0.12, comb=(0.9, 0.35, 0.1, 0), steps=9),
-    "slick_back": Style(strands=4200, length=0.30, lift=0.22, layer=0.035, gravity=0.08, comb=(0, 1.3, 0.1, 0), steps=10),
+    "side_part": Style(strands=4200, length=0.19, lift=0.3, layer=0.035, gravity=0.3, comb=(0.8, 0.25, 0.2, 0), steps=9),
+    "slick_back": Style(strands=4200, length=0.25, lift=0.15, layer=0.035, gravity=0.26, comb=(0, 1.1, 0.2, 0), steps=10),
     "curly": Style(strands=4200, length=0.24, lift=0.55, layer=0.06, gravity=0.12, comb=(0.2, 0.2, 0.1, 0), curl=0.022, turns=3),
     "afro": Style(strands=5200, length=0.24, lift=1.0, layer=0.02, gravity=0.0, curl=0.02, turns=4),
-    "bob": Style(strands=4600, length=0.56, lift=0.2, layer=0.05, gravity=0.42, comb=(0.7, 0.15, 0.2, 0)),
-    "fringe_bob": Style(strands=5000, length=0.58, lift=0.2, layer=0.05, gravity=0.42, comb=(0.5, 0.0, 0.3, 0), fringe=True),
-    "long": Style(strands=5000, length=1.05, lift=0.2, layer=0.055, gravity=0.42, comb=(0.7, 0.2, 0.2, 0)),
+    "bob": Style(strands=4600, length=0.56, lift=0.2, layer=0.05, gravity=0.55, comb=(0.5, 0.1, 0.2, 0), inertia=0.7),
+    "fringe_bob": Style(strands=5000, length=0.58, lift=0.2, layer=0.05, gravity=0.55, comb=(0.4, 0.0, 0.3, 0), fringe=True, inertia=0.7),
+    "long": Style(strands=5000, length=1.05, lift=0.2, layer=0.055, gravity=0.6, comb=(0.5, 0.15, 0.2, 0), inertia=0.65),
     "wavy": Style(
-        strands=5000, length=1.0, lift=0.25, layer=0.06, gravity=0.38, comb=(0.7, 0.2, 0.2, 0), curl=0.022, turns=3.5
+        strands=5000, length=1.0, lift=0.25, layer=0.06, gravity=0.5, comb=(0.5, 0.15, 0.2, 0), curl=0.022, turns=3.5, inertia=0.7
     ),
     "ponytail": Style(strands=4400, length=0.5, lift=0.1, layer=0.012, gravity=0.0, tie=(0.0, 0.13, -0.40), tail=0.62),
     "bun": Style(strands=4200, length=0.5, lift=0.1, layer=0.012, gravity=0.0, tie=(0.0, 0.30, -0.30), tail=0.0),
@@ -113,7 +115,7 @@ def scalp_share(canvas: Canvas, person: Person, seed: int) -> np.ndarray:
     ragged = np.interp(np.arange(WIDTH), np.linspace(0, WIDTH, 257), np.resize(rng.normal(0, 0.018, 256), 257))
     above = elevation - hairline(person, azimuth) + ragged
     share = 1 / (1 + np.exp(-above / 0.022))
-    strength = {"bald": 0.0, "buzz": 0.72, "receding": 0.55}.get(person.style, 0.88)
+    strength = {"bald": 0.0, "buzz": 0.72, "receding": 0.8}.get(person.style, 0.88)
     return (share * strength * (1 - canvas.ears)).astype(np.float32)
 
 
@@ -240,7 +242,9 @@ def _grow_scalp(canvas: Canvas, person: Person, style: Style, seed: int, rest: n
         fringe = (np.abs(azimuth) < 0.85) & (elevation > 0.4) & (elevation < 1.25) & (roots[:, 2] > 0)
         length = np.where(fringe, (0.30 + 0.10 * (elevation - 0.7)) * rng.uniform(0.9, 1.05, n), length)
     comb = np.zeros((n, 3))
-    comb[:, 0] = side * style.comb[0]
+    # A parting runs over the crown and ends there: behind, hair falls straight down.
+    parted = np.clip((roots[:, 2] + 0.16) / 0.2, 0, 1) * np.clip((roots[:, 1] - 0.02) / 0.15, 0, 1)
+    comb[:, 0] = side * style.comb[0] * (0.08 + 0.92 * parted)
     comb[:, 1] = -style.comb[2]
     comb[:, 2] = -style.comb[1] + style.comb[3] * np.clip(roots[:, 1] * 4, 0, 1)
     comb[fringe] = [0, -0.2, 1.0]
@@ -261,9 +265,9 @@ def _grow_scalp(canvas: Canvas, person: Person, style: Style, seed: int, rest: n
         # Loose hair parts before the face instead of falling across it.
         before = np.clip((here[:, 2] - 0.10) / 0.1, 0, 1) * (here[:, 1] < 0.30) * (~fringe)
         if style.length > 0.3:
-            wish[:, 0] += np.where(here[:, 0] * side > 0, np.sign(here[:, 0]), side) * before * 0.9
+            wish[:, 0] += np.where(here[:, 0] * side > 0, np.sign(here[:, 0]), side) * before * 0.55
             wish[:, 2] -= before * 0.35
-        direction = _unit(direction * 0.9 + wish)
+        direction = _unit(direction * style.inertia + wish)
         here = here + direction * step[:, None]
         gap = 0.006 + style.layer * stack * min(1.0, 2.5 * t)
         pushed = body.push_out(here.copy(), gap)
@@ -344,7 +348,7 @@ def _gather(
 
 def _grow_beard(canvas: Canvas, person: Person, seed: int, rest: np.ndarray, body: Body) -> Strands:
     rng = stream(seed, 5, person.number)
-    style = Style(strands=2600, length=person.beard, width=0.0045, lift=0.35, layer=0.008, steps=5)
+    style = Style(strands=3000, length=person.beard, width=0.004, lift=0.3, layer=0.008, steps=5)
     share = canvas.region["beard"]
     roots, normals = _roots(canvas, share * (share > 0.3), style.strands, rng, rest)
     down = np.array([0, -1.0, 0.15])

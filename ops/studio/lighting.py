@@ -108,8 +108,8 @@ def draw_light(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nda
         warm = rng.normal(0, spread)
         return np.array([1 + warm, 1.0, 1 - warm])
 
-    level = rng.uniform(0.75, 1.1)
-    contrast = rng.uniform(0.35, 0.8)
+    level = rng.uniform(0.95, 1.35)
+    contrast = rng.uniform(0.4, 0.85)
     coefficients = np.zeros((9, 3), np.float32)
     ambient = level * (1 - 0.62 * contrast) * tint(0.04)
     coefficients[0] += ambient / 0.282095 * 0.8

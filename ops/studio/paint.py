@@ -180,7 +180,7 @@ def _regions(c: Canvas) -> dict[str, np.ndarray]:
 
     cheek = np.array([eye[0] + 0.03, (eye[1] + mouth[1]) / 2 + 0.01, eye[2] - 0.03])
     front = _step(z, 0.02, 0.12)
-    low = 1 - _step(y - 0.35 * np.maximum(x - 0.10, 0), nose[1] - 0.02, 0.054)
+    low = 1 - _step(y - 0.9 * np.maximum(x - 0.125, 0), nose[1] - 0.055, 0.054)
     above_neck = _step(y - 0.5 * np.maximum(0.12 - z, 0), chin[1] - 0.03, 0.036)
     lip_room = np.clip(1 - cv2.GaussianBlur(c.lips, (0, 0), 4) * 1.6, 0, 1)
     moustache = np.exp(-(((x / 0.075) ** 2 + ((y - (mouth[1] + 0.035)) / 0.018) ** 2) ** 2))
@@ -200,7 +200,7 @@ def texture(c: Canvas, person: Person, seed: int, scalp: np.ndarray) -> np.ndarr
     """(HEIGHT, WIDTH, 3) float32 albedo of a person; ``scalp`` (HEAD_HEIGHT, WIDTH) is the share covered by hair roots."""
     rng = stream(seed, 2, person.number)
     region = c.region
-    mottle = smooth_noise(rng, HEAD_HEIGHT, WIDTH, 24) * 0.022 + smooth_noise(rng, HEAD_HEIGHT, WIDTH, 90) * 0.018
+    mottle = smooth_noise(rng, HEAD_HEIGHT, WIDTH, 24) * 0.016 + smooth_noise(rng, HEAD_HEIGHT, WIDTH, 90) * 0.012
     grain = rng.normal(0, 0.025, (HEAD_HEIGHT, WIDTH)).astype(np.float32)
     shade = 1 + mottle + cv2.GaussianBlur(grain, (0, 0), 0.8)
     red = person.blush * (0.8 * region["cheeks"] + 0.7 * region["nose_tip"] + 0.35 * region["chin"]) + 0.5 * region["ears"]
@@ -292,9 +292,9 @@ def _draw_brows(skin: np.ndarray, c: Canvas, person: Person, rng: np.random.Gene
         line = np.stack([np.interp(place, range(5), arch[:, k]) for k in range(2)], axis=1)
         line[:, 1] = cv2.GaussianBlur(line[:, 1:].astype(np.float32), (1, 9), 2)[:, 0]
         outward = np.sign(line[-1, 0] - line[0, 0])
-        for _ in range(int(190 * person.brow_weight)):
+        for _ in range(int(330 * person.brow_weight)):
             t = rng.random()
-            root = line[int(t * 31)] + rng.normal(0, 1, 2) * [1.5, 4.6 * person.brow_weight * (1.05 - 0.75 * t)]
+            root = line[int(t * 31)] + rng.normal(0, 1, 2) * [1.5, 4.8 * person.brow_weight * (1.05 - 0.75 * t)]
             lean = np.array([outward * (0.45 + 0.55 * t), -(0.85 - 1.0 * t)]) * rng.uniform(7, 13)
             cv2.line(
                 layer,
@@ -305,7 +305,7 @@ def _draw_brows(skin: np.ndarray, c: Canvas, person: Person, rng: np.random.Gene
                 cv2.LINE_AA,
                 4,
             )
-    share = np.clip(0.85 * cv2.GaussianBlur(layer, (0, 0), 0.9) + 0.5 * cv2.GaussianBlur(layer, (0, 0), 3.0), 0, 0.92)
+    share = np.clip(0.8 * cv2.GaussianBlur(layer, (0, 0), 0.9) + 0.75 * cv2.GaussianBlur(layer, (0, 0), 3.0), 0, 0.93)
     skin[:] = _mix(skin, person.brows, share)
 
 

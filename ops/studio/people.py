@@ -34,7 +34,7 @@ _WORN = {
 }
 # Linear-light albedo; unpublished: our choice, close to measured skin from fair to dark.
 _SKIN = np.array(
-    [[0.76, 0.53, 0.43], [0.66, 0.42, 0.31], [0.50, 0.29, 0.19], [0.30, 0.155, 0.095], [0.125, 0.06, 0.038]]
+    [[0.80, 0.53, 0.41], [0.69, 0.42, 0.29], [0.53, 0.29, 0.175], [0.31, 0.155, 0.088], [0.13, 0.060, 0.036]]
 )
 _HAIR = {
     "black": (0.012, 0.010, 0.009),
@@ -125,7 +125,7 @@ def draw_person(seed: int, number: int, model: Anny) -> Person:
         parting=float(rng.choice([-1, 1]) * rng.uniform(0.15, 0.6)) if rng.random() < 0.7 else 0.0,
         volume=float(rng.uniform(0.75, 1.25)),
         length=float(rng.uniform(0.8, 1.2)),
-        beard=0.0 if woman or rng.random() > 0.3 else float(rng.uniform(0.02, 0.09)),
+        beard=0.0 if woman or rng.random() > 0.3 else float(rng.uniform(0.012, 0.055)),
         garment=str(rng.choice(GARMENTS)),
         cloth=cloth,
         cloth_second=second,
@@ -150,6 +150,8 @@ def _draw_code(rng: np.random.Generator, model: Anny, woman: bool, age: float, o
     # Local changes at full strength are caricatures; ears, eyes and neck bear less than the rest.
     spread = np.array([0.10 if label.startswith(("ear", "eye-", "neck", "head-age")) else 0.20 for label in model.local_labels])
     local = np.clip(rng.normal(0, 1, len(spread)), -2.2, 2.2) * spread
+    # anny's lids are heavy at rest; people look into cameras with open eyes.
+    local += np.array([0.30 if label.startswith(("eye-height", "eye-scale")) else 0.0 for label in model.local_labels])
     return np.concatenate([[phenotypes[name] for name in PHENOTYPES], local]).astype(np.float32)
 
 

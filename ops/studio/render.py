@@ -152,7 +152,7 @@ def _gloss(
     facing = np.clip((normals * half).sum(1), 0, 1)
     fresnel = 0.04 + 0.25 * (1 - np.clip((normals * towards).sum(1), 0, 1)) ** 5
     lips = model.get_buffer("uv_lips").numpy()
-    strength = (0.9 * facing**14 + 1.5 * lips * facing**50) * fresnel * avatar.open_sky**2
+    strength = (1.0 * facing**16 + 1.0 * lips * facing**24) * fresnel * avatar.open_sky**2
     strength[model.parts.numpy() != 0] = 0
     lit = np.clip((normals * view.key).sum(1) * 4, 0, 1)
     return (strength * lit)[:, None] * view.key_colour * 1.4

@@ -135,7 +135,7 @@ def draw_expression(rng: np.random.Generator, model: Anny, neutral: bool) -> np.
     if not neutral:
         for unit, value in _EXPRESSIONS[rng.integers(len(_EXPRESSIONS))].items():
             add(unit, value * rng.uniform(0.4, 1.1))
-    add("eyeBlink", rng.uniform(0.0, 0.12))
+    add("eyeBlink", rng.uniform(0.0, 0.06))
     sideways, upwards = rng.normal(0, 0.22, 2)
     toward_left = ("eyeLookOutLeft", "eyeLookInRight") if sideways > 0 else ("eyeLookInLeft", "eyeLookOutRight")
     for name in toward_left:
