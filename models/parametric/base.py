@@ -1,8 +1,8 @@
-"""What every parametric model of a person offers, so that studio, fits and generators need not know which one they hold.
+"""What every parametric model of a person offers; studio, fits and generators need not know which one they hold.
 
-All models are batched, differentiable torch modules that run where their buffers are. Vertices come in the project's world
-frame (y up, the face towards +z, the subject's left at +x), in world units: ``UNITS_PER_METRE`` a metre, so that EG3D's
-camera radius of 2.7 stands one metre from the head.
+All models are batched, differentiable torch modules that run where their buffers are. Vertices come in the project's
+world frame (y up, the face towards +z, the subject's left at +x), in world units: ``UNITS_PER_METRE`` a metre, so
+that EG3D's camera radius of 2.7 stands one metre from the head.
 """
 
 from __future__ import annotations

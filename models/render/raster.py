@@ -8,7 +8,8 @@ Two backends give the same picture: ``torch``, the plain reference, which tests 
 chunk, and ``warp``, kernels with one thread a triangle that walk its bounding box and keep the smallest packed
 (depth, triangle) pair by an atomic minimum. Warp is imported on first use only; it runs on CPU and CUDA alike.
 
-Frames: world as in :mod:`models.camera`; pictures have (0, 0) in the top left corner and pixel centres at half integers.
+Frames: world as in :mod:`models.camera`; pictures have (0, 0) in the top left corner and pixel centres at half
+integers.
 """
 
 from __future__ import annotations

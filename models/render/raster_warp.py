@@ -1,11 +1,13 @@
+# mypy: ignore-errors
+# Kernels are warp's dialect: types are values, and a variable that a loop changes is declared by a cast.
 """The fast path of :mod:`models.render.raster`: warp kernels for visibility and barycentrics, on CPU and CUDA.
 
-One thread a triangle walks the pixel centres of its bounding box, row by row. The depth test packs the bits of the depth
-(made monotone as an unsigned number) above the triangle's index in one 64-bit word, so an atomic minimum keeps the
-nearest triangle and, at equal depth, the smallest index, whatever the order of the threads.
+One thread a triangle walks the pixel centres of its bounding box, row by row. The depth test packs the bits of the
+depth (made monotone as an unsigned number) above the triangle's index in one 64-bit word, so an atomic minimum keeps
+the nearest triangle and, at equal depth, the smallest index, whatever the order of the threads.
 
-This module imports warp; import it lazily. Meant for :func:`models.render.raster.rasterise` and for renderers that shade in
-kernels of their own from the z-buffer that :func:`z_buffer` fills.
+This module imports warp; import it lazily. Meant for :func:`models.render.raster.rasterise` and for renderers that
+shade in kernels of their own from the z-buffer that :func:`z_buffer` fills.
 """
 
 from __future__ import annotations

@@ -113,9 +113,7 @@ def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
         places = strands.points[:, at].reshape(-1, 3)
         probes.append(places)
         probe_normals.append(_strand_normals(strands, at))
-    transfer = lighting.transfer(
-        np.concatenate(probes), np.concatenate(probe_normals), shadow_scene, shadow_triangles
-    )
+    transfer = lighting.transfer(np.concatenate(probes), np.concatenate(probe_normals), shadow_scene, shadow_triangles)
     body_transfer = transfer[: len(posed)]
     open_transfer = lighting.open_transfer(normals)
     open_sky = np.clip(body_transfer[:, 0] / open_transfer[:, 0], 0, 1)
@@ -152,12 +150,12 @@ def ribbon_quads(strands: int, points: int) -> np.ndarray:
 
 
 def _thin_ribbons(strands: hair.Strands, every: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """A coarse copy of the hair for casting shadows: some of the strands, half of their points, wider, facing outwards."""
+    """A coarse copy of the hair for casting shadows: fewer, wider strands of half the points, facing outwards."""
     keep = np.unique(np.linspace(0, strands.points.shape[1] - 1, strands.points.shape[1] // 2 + 1).round().astype(int))
     points = strands.points[::every, keep]
     half = strands.half_width[::every, keep] * (every * 0.8)
     tangent = np.gradient(points, axis=1)
-    side = np.cross(tangent, points * np.float32([1, 0.4, 1]))
+    side = np.cross(tangent, points * np.array([1, 0.4, 1], np.float32))
     side /= np.linalg.norm(side, axis=-1, keepdims=True) + 1e-9
     both = np.stack([points - side * half[..., None], points + side * half[..., None]], axis=2)
     return both.reshape(-1, 3).astype(np.float32), ribbon_quads(*points.shape[:2])

@@ -15,7 +15,7 @@ import numpy as np
 from models.parametric.anny import Anny, load_anny
 from ops.studio import rubbish
 from ops.studio.avatar import Avatar, make_avatar
-from ops.studio.params import RUBBISH, Rubbish, RubbishShares, StudioParams
+from ops.studio.params import RUBBISH, RubbishShares, StudioParams
 from ops.studio.people import draw_person, stream
 from ops.studio.render import Shot, photograph, to_pixels
 from ops.studio.scene import View, draw_background, draw_view
@@ -42,10 +42,10 @@ class StudioPicture:
         name: file name.
         data: the file's bytes.
         provenance: name, url, page, licence, as a crawler records them.
-        truth: ``kind``; ``identity`` (-1 for none); and where one person is shown: ``camera`` (25 floats, of the whole upright
-            picture), ``azimuth``, ``elevation``, ``roll`` (degrees), ``expression`` (52), ``landmarks68`` (68, 3) world,
-            ``landmarks68_2d`` (68, 2) pixels, ``mask`` (H, W) uint8, ``parsing`` (H, W) uint8 of ``paint.CLASSES``,
-            ``depth`` (H, W) float32. Without a person, or with several, those are None.
+        truth: ``kind``; ``identity`` (-1 for none); and where one person is shown: ``camera`` (25 floats, of the whole
+            upright picture), ``azimuth``, ``elevation``, ``roll`` (degrees), ``expression`` (52), ``landmarks68``
+            (68, 3) world, ``landmarks68_2d`` (68, 2) pixels, ``mask`` (H, W) uint8, ``parsing`` (H, W) uint8 of
+            ``paint.CLASSES``, ``depth`` (H, W) float32. Without a person, or with several, those are None.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Hair as strands: thousands of ribbons that grow from the scalp, follow a style, fall under gravity and rest on the body.
+"""Hair as strands: thousands of ribbons that grow from the scalp, follow a style, fall and rest on the body.
 
-Strands are grown once a person, in rest pose, all at once: each step turns every strand's direction towards what the style
-wants at that place, moves on, and pushes points out of head and torso. The style is a handful of numbers.
+Strands are grown once a person, in rest pose, all at once: each step turns every strand's direction towards what the
+style wants at that place, moves on, and pushes points out of head and torso. The style is a handful of numbers.
 """
 
 from __future__ import annotations
@@ -55,17 +55,39 @@ class Style:
 STYLES: dict[str, Style | None] = {
     "bald": None,
     "buzz": Style(strands=5000, length=0.022, width=0.0045, lift=0.9, layer=0.0, gravity=0.0, steps=2),
-    "receding": Style(strands=3600, length=0.09, lift=0.2, layer=0.012, gravity=0.2, comb=(0, 0.5, 0.4, 0), top=False, steps=6),
-    "crop": Style(strands=4200, length=0.115, width=0.0065, lift=0.5, layer=0.02, gravity=0.12, comb=(0.2, 0.1, 0.3, 0.5), steps=6),
-    "side_part": Style(strands=4200, length=0.19, lift=0.3, layer=0.035, gravity=0.3, comb=(0.8, 0.25, 0.2, 0), steps=9),
-    "slick_back": Style(strands=4200, length=0.25, lift=0.15, layer=0.035, gravity=0.26, comb=(0, 1.1, 0.2, 0), steps=10),
-    "curly": Style(strands=4200, length=0.24, lift=0.55, layer=0.06, gravity=0.12, comb=(0.2, 0.2, 0.1, 0), curl=0.022, turns=3),
+    "receding": Style(
+        strands=3600, length=0.09, lift=0.2, layer=0.012, gravity=0.2, comb=(0, 0.5, 0.4, 0), top=False, steps=6
+    ),
+    "crop": Style(
+        strands=4200, length=0.115, width=0.0065, lift=0.5, layer=0.02, gravity=0.12, comb=(0.2, 0.1, 0.3, 0.5), steps=6
+    ),
+    "side_part": Style(
+        strands=4200, length=0.19, lift=0.3, layer=0.035, gravity=0.3, comb=(0.8, 0.25, 0.2, 0), steps=9
+    ),
+    "slick_back": Style(
+        strands=4200, length=0.25, lift=0.15, layer=0.035, gravity=0.26, comb=(0, 1.1, 0.2, 0), steps=10
+    ),
+    "curly": Style(
+        strands=4200, length=0.24, lift=0.55, layer=0.06, gravity=0.12, comb=(0.2, 0.2, 0.1, 0), curl=0.022, turns=3
+    ),
     "afro": Style(strands=5200, length=0.24, lift=1.0, layer=0.02, gravity=0.0, curl=0.02, turns=4),
     "bob": Style(strands=4600, length=0.56, lift=0.2, layer=0.05, gravity=0.55, comb=(0.5, 0.1, 0.2, 0), inertia=0.7),
-    "fringe_bob": Style(strands=5000, length=0.58, lift=0.2, layer=0.05, gravity=0.55, comb=(0.4, 0.0, 0.3, 0), fringe=True, inertia=0.7),
-    "long": Style(strands=5000, length=1.05, lift=0.2, layer=0.055, gravity=0.6, comb=(0.5, 0.15, 0.2, 0), inertia=0.65),
+    "fringe_bob": Style(
+        strands=5000, length=0.58, lift=0.2, layer=0.05, gravity=0.55, comb=(0.4, 0.0, 0.3, 0), fringe=True, inertia=0.7
+    ),
+    "long": Style(
+        strands=5000, length=1.05, lift=0.2, layer=0.055, gravity=0.6, comb=(0.5, 0.15, 0.2, 0), inertia=0.65
+    ),
     "wavy": Style(
-        strands=5000, length=1.0, lift=0.25, layer=0.06, gravity=0.5, comb=(0.5, 0.15, 0.2, 0), curl=0.022, turns=3.5, inertia=0.7
+        strands=5000,
+        length=1.0,
+        lift=0.25,
+        layer=0.06,
+        gravity=0.5,
+        comb=(0.5, 0.15, 0.2, 0),
+        curl=0.022,
+        turns=3.5,
+        inertia=0.7,
     ),
     "ponytail": Style(strands=4400, length=0.5, lift=0.1, layer=0.012, gravity=0.0, tie=(0.0, 0.13, -0.40), tail=0.62),
     "bun": Style(strands=4200, length=0.5, lift=0.1, layer=0.012, gravity=0.0, tie=(0.0, 0.30, -0.30), tail=0.0),
@@ -202,9 +224,9 @@ def _roots(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Root positions and outward normals (count, 3), spread over the texels by ``share`` and their area."""
     position = canvas.position
-    area = np.linalg.norm(
-        np.cross(np.gradient(position, axis=1), np.gradient(position, axis=0)), axis=-1
-    ) * np.clip(share, 0, 1)
+    area = np.linalg.norm(np.cross(np.gradient(position, axis=1), np.gradient(position, axis=0)), axis=-1) * np.clip(
+        share, 0, 1
+    )
     cumulative = np.cumsum(area.reshape(-1))
     pick = np.searchsorted(cumulative, (np.arange(count) + rng.random(count)) / count * cumulative[-1])
     row, column = np.divmod(np.minimum(pick, area.size - 1), WIDTH)

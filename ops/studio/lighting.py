@@ -1,11 +1,14 @@
 """Light: an environment in nine spherical harmonics, and how much of it each vertex receives.
 
-Diffuse light at a vertex is the dot product of the environment's nine coefficients with the vertex' transfer vector: the
-projection of visibility times cosine onto the same harmonics (precomputed radiance transfer; Sloan, Kautz and Snyder 2002).
-Visibility comes from orthographic depth maps around the person, so hair, chin and nose cast soft shadows.
+Diffuse light at a vertex is the dot product of the environment's nine coefficients with the vertex' transfer vector:
+the projection of visibility times cosine onto the same harmonics (precomputed radiance transfer; Sloan, Kautz and
+Snyder 2002). Visibility comes from orthographic depth maps around the person, so hair, chin and nose cast soft
+shadows.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,11 +62,11 @@ def transfer(
     from ops.studio import shade
 
     result = np.zeros((len(points), 9), np.float32)
-    arrays = [
+    arrays: list[Any] = [
         wp.array(np.ascontiguousarray(values, dtype=np.float32), dtype=wp.vec3, device="cpu", copy=False)
         for values in (points + normals * 0.01, normals)
     ]
-    gathered = wp.array(result, dtype=float, device="cpu", copy=False)
+    gathered: Any = wp.array(result, dtype=float, device="cpu", copy=False)
     faces = torch.from_numpy(triangles.astype(np.int32))
     for direction in sphere_directions(directions):
         side = np.cross([0.0, 1.0, 0.0] if abs(direction[1]) < 0.9 else [1.0, 0.0, 0.0], direction)
@@ -95,14 +98,12 @@ def transfer(
 def draw_light(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """An environment: (9, 3) coefficients of radiance, the key light's unit direction and its colour.
 
-    Ambient light from above and, weaker, from the floor, a soft key light from the camera's half of the sky, and a weak fill
-    or rim light. Directions are in the studio's frame, where +z is towards the camera.
+    Ambient light from above and, weaker, from the floor, a soft key light from the camera's half of the sky, and a
+    weak fill or rim light. Directions are in the studio's frame, where +z is towards the camera.
     """
 
     def lobe(azimuth: float, elevation: float) -> np.ndarray:
-        return np.array(
-            [np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)]
-        )
+        return np.array([np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)])
 
     def tint(spread: float) -> np.ndarray:
         warm = rng.normal(0, spread)

@@ -2,9 +2,10 @@
 
     python -m ops.studio.measure_facemesh face_landmark.tflite [OUT.json]
 
-The mean head is rendered from near-front views with plain paint (lips, irises, brows) and grey light; FaceMesh runs on each
-view; its 2-D points are lifted to the surface that the rasteriser found at that pixel; points are averaged over views and
-made symmetric. The result is in the head frame (y up, +z front, +x the subject's left), 2.7 units a metre.
+The mean head is rendered from near-front views with plain paint (lips, irises, brows) and grey light; FaceMesh runs
+on each view; its 2-D points are lifted to the surface that the rasteriser found at that pixel; points are averaged
+over views and made symmetric. The result is in the head frame (y up, +z front, +x the subject's left), 2.7 units a
+metre.
 """
 
 from __future__ import annotations
@@ -132,7 +133,9 @@ def measure(model_file: Path) -> tuple[np.ndarray, np.ndarray]:
             image, lifted = render(model, vertices, azimuth, elevation)
             points, score = net(image, np.array([SIDE / 2, SIDE / 2 + 20.0]), 0.65 * SIDE)
             if score < 0.5:
-                raise ValueError(f"FaceMesh sees no face at azimuth {azimuth}, elevation {elevation}: score {score:.2f}")
+                raise ValueError(
+                    f"FaceMesh sees no face at azimuth {azimuth}, elevation {elevation}: score {score:.2f}"
+                )
             lifts.append(lift(lifted, points))
     stack = np.stack(lifts)
     points = np.nanmedian(stack, axis=0)

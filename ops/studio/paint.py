@@ -1,8 +1,8 @@
 """Colours: one texture a person, with head, eyes and inner surfaces, painted in linear light.
 
-The head is unwrapped on a sphere about the head frame's origin, with more room for the front; the unwrapping belongs to the
-mean head, so a feature painted once sits right on every identity. Below the head lie patches: the eye seen along its axis,
-flat colours for mouth, tongue and sockets, and white for what brings its own vertex colours.
+The head is unwrapped on a sphere about the head frame's origin, with more room for the front; the unwrapping belongs
+to the mean head, so a feature painted once sits right on every identity. Below the head lie patches: the eye seen
+along its axis, flat colours for mouth, tongue and sockets, and white for what brings its own vertex colours.
 """
 
 from __future__ import annotations
@@ -197,13 +197,16 @@ def _regions(c: Canvas) -> dict[str, np.ndarray]:
 
 
 def texture(c: Canvas, person: Person, seed: int, scalp: np.ndarray) -> np.ndarray:
-    """(HEIGHT, WIDTH, 3) float32 albedo of a person; ``scalp`` (HEAD_HEIGHT, WIDTH) is the share covered by hair roots."""
+    """(HEIGHT, WIDTH, 3) float32 albedo of a person; ``scalp`` (HEAD_HEIGHT, WIDTH): share covered by hair roots."""
     rng = stream(seed, 2, person.number)
     region = c.region
     mottle = smooth_noise(rng, HEAD_HEIGHT, WIDTH, 24) * 0.016 + smooth_noise(rng, HEAD_HEIGHT, WIDTH, 90) * 0.012
     grain = rng.normal(0, 0.025, (HEAD_HEIGHT, WIDTH)).astype(np.float32)
     shade = 1 + mottle + cv2.GaussianBlur(grain, (0, 0), 0.8)
-    red = person.blush * (0.8 * region["cheeks"] + 0.7 * region["nose_tip"] + 0.35 * region["chin"]) + 0.5 * region["ears"]
+    red = (
+        person.blush * (0.8 * region["cheeks"] + 0.7 * region["nose_tip"] + 0.35 * region["chin"])
+        + 0.5 * region["ears"]
+    )
     dark = 0.16 * region["sockets"] + 0.14 * region["under_eyes"]
     tint = np.stack([1 - 0.03 * red - 0.75 * dark, 1 - 0.20 * red - dark, 1 - 0.17 * red - 0.92 * dark], axis=-1)
     skin = person.skin.astype(np.float32) * shade[..., None] * tint.astype(np.float32)

@@ -27,32 +27,32 @@ RUBBISH: tuple[Rubbish, ...] = get_args(Rubbish)
 class RubbishShares(Params):
     """Pictures of each kind as a share of the portraits. All unpublished: our choice, after what face crawls report."""
 
-    blurred: float = Field(0.03, ge=0, le=1)
-    tiny: float = Field(0.02, ge=0, le=1)
-    no_person: float = Field(0.03, ge=0, le=1)
-    several: float = Field(0.02, ge=0, le=1)
-    duplicate: float = Field(0.02, ge=0, le=1)
-    near_duplicate: float = Field(0.02, ge=0, le=1)
-    truncated: float = Field(0.015, ge=0, le=1)
-    wrong_extension: float = Field(0.015, ge=0, le=1)
-    grey: float = Field(0.015, ge=0, le=1)
-    exif_rotated: float = Field(0.015, ge=0, le=1)
+    blurred: float = Field(default=0.03, ge=0, le=1)
+    tiny: float = Field(default=0.02, ge=0, le=1)
+    no_person: float = Field(default=0.03, ge=0, le=1)
+    several: float = Field(default=0.02, ge=0, le=1)
+    duplicate: float = Field(default=0.02, ge=0, le=1)
+    near_duplicate: float = Field(default=0.02, ge=0, le=1)
+    truncated: float = Field(default=0.015, ge=0, le=1)
+    wrong_extension: float = Field(default=0.015, ge=0, le=1)
+    grey: float = Field(default=0.015, ge=0, le=1)
+    exif_rotated: float = Field(default=0.015, ge=0, le=1)
 
 
 class StudioParams(Params):
     """What the studio renders: ``people`` identities, ``views`` portraits of each, and the rubbish on top."""
 
-    people: int = Field(1000, ge=1)  # unpublished: our choice
-    views: int = Field(10, ge=1)  # unpublished: our choice
-    size: int = Field(512, ge=64, le=4096)  # pixels; FFHQ-like sources of EG3D's family are 512
-    seed: int = Field(0, ge=0)
-    azimuth_front_share: float = Field(0.6, ge=0, le=1)  # unpublished: our choice; views drawn near the front
-    azimuth_front_spread: float = Field(38.0, gt=0)  # degrees, standard deviation; unpublished: our choice
-    elevation_spread: float = Field(9.0, ge=0)  # degrees, standard deviation; unpublished: our choice
-    roll_spread: float = Field(4.0, ge=0)  # degrees, standard deviation; unpublished: our choice
-    extent_min: float = Field(1.05, gt=0.5)  # world units across at the head: 39 cm; unpublished: our choice
-    extent_max: float = Field(1.75, gt=0.5)  # 65 cm; unpublished: our choice
-    neutral_share: float = Field(0.3, ge=0, le=1)  # views without expression; unpublished: our choice
-    png_share: float = Field(0.04, ge=0, le=1)  # unpublished: our choice
-    webp_share: float = Field(0.04, ge=0, le=1)  # unpublished: our choice
+    people: int = Field(default=1000, ge=1)  # unpublished: our choice
+    views: int = Field(default=10, ge=1)  # unpublished: our choice
+    size: int = Field(default=512, ge=64, le=4096)  # pixels; FFHQ-like sources of EG3D's family are 512
+    seed: int = Field(default=0, ge=0)
+    azimuth_front_share: float = Field(default=0.6, ge=0, le=1)  # unpublished: our choice; views drawn near the front
+    azimuth_front_spread: float = Field(default=38.0, gt=0)  # degrees, standard deviation; unpublished: our choice
+    elevation_spread: float = Field(default=9.0, ge=0)  # degrees, standard deviation; unpublished: our choice
+    roll_spread: float = Field(default=4.0, ge=0)  # degrees, standard deviation; unpublished: our choice
+    extent_min: float = Field(default=1.05, gt=0.5)  # world units across at the head: 39 cm; unpublished: our choice
+    extent_max: float = Field(default=1.75, gt=0.5)  # 65 cm; unpublished: our choice
+    neutral_share: float = Field(default=0.3, ge=0, le=1)  # views without expression; unpublished: our choice
+    png_share: float = Field(default=0.04, ge=0, le=1)  # unpublished: our choice
+    webp_share: float = Field(default=0.04, ge=0, le=1)  # unpublished: our choice
     rubbish: RubbishShares = RubbishShares()

@@ -148,7 +148,9 @@ def _draw_code(rng: np.random.Generator, model: Anny, woman: bool, age: float, o
         "caucasian": origin[2],
     }
     # Local changes at full strength are caricatures; ears, eyes and neck bear less than the rest.
-    spread = np.array([0.10 if label.startswith(("ear", "eye-", "neck", "head-age")) else 0.20 for label in model.local_labels])
+    spread = np.array(
+        [0.10 if label.startswith(("ear", "eye-", "neck", "head-age")) else 0.20 for label in model.local_labels]
+    )
     local = np.clip(rng.normal(0, 1, len(spread)), -2.2, 2.2) * spread
     # anny's lids are heavy at rest; people look into cameras with open eyes.
     local += np.array([0.30 if label.startswith(("eye-height", "eye-scale")) else 0.0 for label in model.local_labels])

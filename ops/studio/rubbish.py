@@ -1,7 +1,7 @@
 """What makes a crawl of the web unlike a data set: encodings, and pictures that are of no use.
 
-The kinds of :data:`ops.studio.params.RUBBISH`. Truth stays true: a rotated or grey picture keeps its truth (of the upright
-picture), a tiny one has its truth scaled, and a file that cannot be decoded keeps only the person's number.
+The kinds of :data:`ops.studio.params.RUBBISH`. Truth stays true: a rotated or grey picture keeps its truth (of the
+upright picture), a tiny one has its truth scaled, and a file that cannot be decoded keeps only the person's number.
 """
 
 from __future__ import annotations

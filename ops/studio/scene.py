@@ -63,7 +63,14 @@ def draw_view(params: StudioParams, model: Anny, identity: int, number: int, *, 
     neutral = rng.random() < params.neutral_share
     expression = draw_expression(rng, model, neutral)
     pose = default_pose() + rng.normal(0, 1, (6, 3)).astype(np.float32) * np.array(
-        [[0.05, 0.10, 0.03], [0.06, 0.12, 0.04], [0.02, 0.04, 0.04], [0.02, 0.04, 0.04], [0.05, 0.1, 0.07], [0.05, 0.1, 0.07]],
+        [
+            [0.05, 0.10, 0.03],
+            [0.06, 0.12, 0.04],
+            [0.02, 0.04, 0.04],
+            [0.02, 0.04, 0.04],
+            [0.05, 0.1, 0.07],
+            [0.05, 0.1, 0.07],
+        ],
         np.float32,
     )
     light, key, key_colour = draw_light(rng)
@@ -102,16 +109,14 @@ def draw_camera(
     roll: float,
     extent: float | None = None,
 ) -> np.ndarray:
-    """A label (25,): distance, framing and focal length vary as hand-held pictures do; the principal point is central."""
+    """A label (25,): distance, framing and focal length vary as in hand-held pictures; central principal point."""
     extent = rng.uniform(params.extent_min, params.extent_max) if extent is None else extent
     radius = 2.7 * float(np.exp(rng.uniform(np.log(0.8), np.log(2.6))))  # 0.8 to 2.6 m
     # Portraits are framed lower than the head's middle, and never quite centred.
     pivot = np.array([rng.normal(0, 0.045), -0.16 * extent + rng.normal(0, 0.04), rng.normal(0, 0.03)]) * 1.0
     angles = np.deg2rad([azimuth, elevation, roll])
     # The angles are about the head's centre: the camera stands there, and looks at the pivot.
-    eye = pose_on_sphere(
-        torch.tensor(angles[0]), torch.tensor(angles[1]), radius, roll=float(angles[2])
-    )[:3, 3]
+    eye = pose_on_sphere(torch.tensor(angles[0]), torch.tensor(angles[1]), radius, roll=float(angles[2]))[:3, 3]
     from models.camera import look_at
 
     target = torch.tensor(pivot, dtype=eye.dtype)
@@ -148,7 +153,9 @@ def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
     """(size, size, 3) linear light: a gradient, with blurred shapes out of focus before it most of the time."""
     coarse = max(32, size // 4)
     base = np.exp(rng.uniform(np.log(0.03), np.log(0.75)))
-    first, second = (np.clip(base * np.exp(rng.normal(0, 0.35)) * (1 + rng.normal(0, 0.16, 3)), 0.004, 0.95) for _ in (0, 1))
+    first, second = (
+        np.clip(base * np.exp(rng.normal(0, 0.35)) * (1 + rng.normal(0, 0.16, 3)), 0.004, 0.95) for _ in (0, 1)
+    )
     angle = rng.uniform(0, 2 * np.pi)
     axis = np.linspace(-0.5, 0.5, coarse)
     ramp = np.clip(axis[None] * np.cos(angle) + axis[:, None] * np.sin(angle) + 0.5, 0, 1)[..., None]

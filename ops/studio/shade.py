@@ -1,3 +1,6 @@
+# mypy: ignore-errors
+# ruff: noqa: UP018, RUF046
+# Kernels are warp's dialect: types are values, and a variable that a loop changes is declared by a cast.
 """The studio's kernels: ribbons of hair in the camera, and pixels from the z-buffer.
 
 Imports warp; import lazily. All arrays are float32 on the CPU or the GPU alike.
@@ -112,7 +115,9 @@ def ribbons(
     shine = wp.pow(wp.sqrt(wp.max(0.0, 1.0 - along * along)), 60.0)
     open_sky = wp.clamp((diffuse[0] + diffuse[1] + diffuse[2]) / 1.5, 0.0, 1.0)
     base = wp.cw_mul(colour, diffuse) * (tint[s] * depth_shade * (0.75 + 0.45 * across))
-    glow = wp.cw_mul(key_colour, colour * 0.35 + wp.vec3(0.012, 0.012, 0.012)) * (shine * open_sky * share[s, k] * tint[s])
+    glow = wp.cw_mul(key_colour, colour * 0.35 + wp.vec3(0.012, 0.012, 0.012)) * (
+        shine * open_sky * share[s, k] * tint[s]
+    )
     for corner in range(2):
         sign = float(corner) * 2.0 - 1.0
         local = rotation * (moved + side * (half * sign) - eye)
@@ -215,8 +220,16 @@ def resolve(
         # One triangle fills the pixel: its middle stands for all four samples.
         covered = 4
         total = shade_at(
-            int(k00 & low), 2.0 * float(x) + 1.0, 2.0 * float(y) + 1.0,
-            screen, triangles, uv, radiance, gloss, sheet, textured,
+            int(k00 & low),
+            2.0 * float(x) + 1.0,
+            2.0 * float(y) + 1.0,
+            screen,
+            triangles,
+            uv,
+            radiance,
+            gloss,
+            sheet,
+            textured,
         )
     else:
         for sample in range(4):
@@ -228,8 +241,16 @@ def resolve(
             else:
                 covered += 1
                 colour = shade_at(
-                    int(key & low), 2.0 * float(x) + float(dx) + 0.5, 2.0 * float(y) + float(dy) + 0.5,
-                    screen, triangles, uv, radiance, gloss, sheet, textured,
+                    int(key & low),
+                    2.0 * float(x) + float(dx) + 0.5,
+                    2.0 * float(y) + float(dy) + 0.5,
+                    screen,
+                    triangles,
+                    uv,
+                    radiance,
+                    gloss,
+                    sheet,
+                    textured,
                 )
                 total += colour * 0.25
     picture[y, x, 0] = encode(total[0])
