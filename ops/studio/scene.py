@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from models.camera import intrinsics, pack_label, pose_on_sphere
+from models.camera import intrinsics, look_at, pack_label, pose_on_sphere
 from models.parametric.anny import Anny
 from ops.studio.avatar import default_pose
 from ops.studio.lighting import draw_light, rotate_coefficients, rotate_to_world
@@ -111,14 +111,12 @@ def draw_camera(
 ) -> np.ndarray:
     """A label (25,): distance, framing and focal length vary as in hand-held pictures; central principal point."""
     extent = rng.uniform(params.extent_min, params.extent_max) if extent is None else extent
-    radius = 2.7 * float(np.exp(rng.uniform(np.log(0.8), np.log(2.6))))  # 0.8 to 2.6 m
+    radius = 2.7 * float(np.exp(rng.uniform(np.log(0.8), np.log(2.2))))  # 0.8 to 2.2 m
     # Portraits are framed lower than the head's middle, and never quite centred.
-    pivot = np.array([rng.normal(0, 0.045), -0.16 * extent + rng.normal(0, 0.04), rng.normal(0, 0.03)]) * 1.0
+    pivot = rng.normal(0, 0.045), -0.16 * extent + rng.normal(0, 0.04)
     angles = np.deg2rad([azimuth, elevation, roll])
     # The angles are about the head's centre: the camera stands there, and looks at the pivot.
     eye = pose_on_sphere(torch.tensor(angles[0]), torch.tensor(angles[1]), radius, roll=float(angles[2]))[:3, 3]
-    from models.camera import look_at
-
     target = torch.tensor(pivot, dtype=eye.dtype)
     right = torch.tensor([np.cos(angles[0]), 0.0, -np.sin(angles[0])], dtype=eye.dtype)
     target = right * target[0] + torch.tensor([0.0, 1.0, 0.0], dtype=eye.dtype) * target[1]
