@@ -95,7 +95,8 @@ class Update:
 
 
 class Objective(Protocol):
-    """A system as the trainer sees it. Build it on the CPU; the trainer moves the networks to the device.
+    """A system as the trainer sees it. Build it on the CPU; the trainer moves the networks to the device. Plain
+    attributes will do for the properties.
 
     Attributes:
         networks: everything that is saved, with unique keys: trained networks and frozen companions (a momentum
@@ -106,10 +107,17 @@ class Objective(Protocol):
         updates: what one iteration does, in order.
     """
 
-    networks: Mapping[str, nn.Module]
-    averaged: Sequence[str]
-    optimizers: Mapping[str, torch.optim.Optimizer]
-    updates: Sequence[Update]
+    @property
+    def networks(self) -> Mapping[str, nn.Module]: ...
+
+    @property
+    def averaged(self) -> Sequence[str]: ...
+
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]: ...
+
+    @property
+    def updates(self) -> Sequence[Update]: ...
 
     def after(self, moment: Moment) -> None:
         """Called once after all updates of a step, without gradients."""
