@@ -39,10 +39,10 @@ warnings.filterwarnings("ignore", "Function `PipesMessageReader.expected_writer_
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
 LAST_LINES = 30
-BUSY = re.compile(r"is busy, it is being blocked by|[Uu]nable to acquire lock")
+BUSY = re.compile(r"is busy, it is being blocked by|[Uu]nable to acquire lock|Unable to read RWLock-file")
 LONGEST_PAUSE = 30.0  # seconds between two tries
-PATIENCE_VARIABLE = "LINEAMENT_PATIENCE"  # seconds to wait for another DVC run of the same stage; a training may be long
-PATIENCE = 24 * 3600.0
+PATIENCE_VARIABLE = "LINEAMENT_PATIENCE"
+PATIENCE = 24 * 3600.0  # seconds to wait for another DVC run of the same stage; a training may be long
 GRACE = 60.0  # seconds between asking a command to end and killing it
 
 
@@ -186,7 +186,8 @@ def drop_dead_locks(root: Path) -> set[int]:
         except json.JSONDecodeError:
             file.replace(file.with_name("rwlock.damaged"))
             return dead
-        held: list[Any] = [*locks.get("write", {}).values(), *sum(locks.get("read", {}).values(), [])]
+        readers = [entry for entries in locks.get("read", {}).values() for entry in entries]
+        held: list[Any] = [*locks.get("write", {}).values(), *readers]
         dead = {entry["pid"] for entry in held if not _is_dvc(entry["pid"])}
         if dead:
             write = {path: entry for path, entry in locks.get("write", {}).items() if entry["pid"] not in dead}
@@ -227,7 +228,4 @@ def _greet(reader_params: Mapping[str, Any]) -> None:
     """Speak for a command that DVC had no need to start, or the session would warn that nobody spoke."""
     channel = PipesFileMessageWriterChannel(reader_params["path"])
     for method in ("opened", "closed"):
-        params: dict[str, Any] = {}
-        channel.write_message(
-            {"__dagster_pipes_version": PIPES_PROTOCOL_VERSION, "method": method, "params": params}  # type: ignore[typeddict-item]
-        )
+        channel.write_message({"__dagster_pipes_version": PIPES_PROTOCOL_VERSION, "method": method, "params": {}})

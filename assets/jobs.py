@@ -52,10 +52,8 @@ class Steps:
         switched = set(chosen if forceable is None else forceable)
 
         def configure(values: Mapping[str, Any]) -> dict[str, Any]:
-            return {
-                step_name(unit): {"config": {"force": unit in forced or (values["force"] and unit in switched)}}
-                for unit in chosen
-            }
+            force = {unit: unit in forced or (values["force"] and unit in switched) for unit in chosen}
+            return {"ops": {step_name(unit): {"config": {"force": value}} for unit, value in force.items()}}
 
         switch = dg.Field(bool, default_value=default_force, description=f"Run anew: {', '.join(sorted(switched))}.")
         graph = dg.GraphDefinition(
@@ -66,9 +64,9 @@ class Steps:
                 dg.NodeInvocation(self._ops[unit].name, alias=step_name(unit)): self._after(unit, chosen)
                 for unit in chosen
             },
-            config=dg.ConfigMapping(config_fn=configure, config_schema={"force": switch}),
         )
-        return graph.to_job(executor_def=EXECUTOR)
+        config = dg.ConfigMapping(config_fn=configure, config_schema={"force": switch})
+        return graph.to_job(executor_def=EXECUTOR, config=config)
 
     def _after(self, unit: str, chosen: Collection[str]) -> dict[str, Any]:
         before = [dg.DependencyDefinition(step_name(parent)) for parent in self.dag.parents(unit) if parent in chosen]
@@ -102,18 +100,17 @@ def _check(context: dg.OpExecutionContext, dag: Dag, unit: Unit) -> None:
     """
     failed = []
     for result in evaluate(dag, unit):
-        context.log_event(
-            dg.AssetCheckEvaluation(
-                asset_key=dg.AssetKey(unit.stage),
-                check_name=str(result.check_name),
-                passed=result.passed,
-                metadata=result.metadata,
-                severity=result.severity,
-                description=result.description,
-                blocking=True,
-                partition=unit.key,
-            )
+        evaluation = dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey(unit.stage),
+            check_name=str(result.check_name),
+            passed=result.passed,
+            metadata=result.metadata,
+            severity=result.severity,
+            description=result.description,
+            blocking=True,
+            partition=unit.key,
         )
+        context.log_event(evaluation)  # type: ignore[arg-type]  # taken, though its signature does not say so
         if not result.passed:
             failed.append(f"{result.check_name}: {result.description}")
     if failed:
@@ -154,6 +151,5 @@ def _units(dag: Dag, wanted: Callable[[str], bool]) -> list[str]:
 
 
 def _needed(dag: Dag, names: Collection[str]) -> list[str]:
-    """Units, what follows from them, and what that needs besides; the last is up to date as a rule, and costs little."""
+    """Units, what follows from them, and what that needs besides, which as a rule is up to date and costs little."""
     return dag.upstream(dag.downstream(names))
-

@@ -59,7 +59,7 @@ class Torchrun(Params):
 class Launchers(Params):
     """The section ``launchers`` of params.yaml."""
 
-    of: dict[str, Annotated[Local | Torchrun, Field(discriminator="kind")]] = {}
+    of: dict[str, Annotated[Local | Torchrun, Field(discriminator="kind")]] = Field(default_factory=dict)
 
 
 def launcher_of(root: Path, stage: str) -> Launcher:

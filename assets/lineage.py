@@ -13,7 +13,6 @@ from assets.state import DATA_VERSION
 from ops.dag import Dag, StageSpec, Unit, unit_name
 from ops.ledger import Workspace
 
-
 FORCE = dg.Field(bool, default_value=False, description="Run the command even if DVC finds nothing changed.")
 
 

@@ -51,7 +51,7 @@ class Journal:
     """The project's state as dvc.lock has it, beside what Dagster's event log has of it.
 
     Attributes:
-        changed: for units of which dvc.lock alone cannot say (ops.ledger.needs_dvc), the dependencies DVC calls changed.
+        changed: the dependencies that DVC calls changed, of units where dvc.lock alone cannot say (needs_dvc).
     """
 
     instance: dg.DagsterInstance
@@ -165,7 +165,7 @@ class Journal:
 
 def tell_agreement(instance: dg.DagsterInstance, dag: Dag, status: Status, before: Status) -> None:
     """Report the check that Dagster's view is DVC's, of each stage for which `dvc status` says other than before."""
-    for stage, spec in dag.stages.items():
+    for spec in dag.stages.values():
         units = [unit.name for unit in spec.units.values()]
         if [status.get(name) for name in units] != [before.get(name) for name in units]:
             instance.report_runless_asset_event(agreement(spec, status))

@@ -6,11 +6,12 @@ from what it makes: a label table, raw shards, training shards, a checkpoint.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class CheckParams(Params):
     """Thresholds, section ``checks`` of params.yaml."""
 
     at_least: int = Field(1, ge=0)  # samples a stage keeps; unpublished: our choice
-    at_least_of: dict[str, int] = {}  # the same, for single stages
+    at_least_of: dict[str, int] = Field(default_factory=dict)  # the same, for single stages
     radius: float = Field(2.7, gt=0)  # EG3D: distance from the camera to the pivot
     radius_tolerance: float = Field(0.25, gt=0)  # share of the radius; unpublished: our choice
     decoded: int = Field(64, ge=1)  # samples decoded a check, evenly spread; unpublished: our choice
@@ -46,7 +47,7 @@ class Verdict:
 
     passed: bool
     message: str
-    numbers: dict[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def _raw_ids(folder: Path) -> list[str]:
 
 
 def _kept_before(dag: Dag, unit: Unit) -> list[str] | None:
-    """The ids kept by the step before: of the label tables that a unit reads, the one made last; else the raw shards."""
+    """The ids that the step before kept: of the label tables a unit reads, the one made last; else the raw shards."""
     made = list(dag.units)
     before = [dep for dep in unit.deps if dep.startswith(LABELS) and dep.endswith(".parquet") and dep in dag.makers]
     if before:
@@ -272,8 +273,11 @@ _ENOUGH = Gate("enough_samples", "At least as many samples as params.yaml asks f
 _FINITE = Gate("losses_are_finite", "No NaN or infinity in the training curves.", True, _finite)
 
 
-def main(root: Path = Path(".")) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run every gate on what is there; prints a line each and returns 1 if any failed."""
+    parser = argparse.ArgumentParser(prog="python -m ops.checks", description=main.__doc__)
+    parser.add_argument("root", type=Path, nargs="?", default=Path("."), help="the project's folder")
+    root = parser.parse_args(words).root
     try:
         dag, params = Dag.load(root), load_thresholds(root)
     except LineamentError as error:
@@ -281,8 +285,9 @@ def main(root: Path = Path(".")) -> int:
         return 1
     failed = 0
     for unit in dag.units.values():
-        if not all((root / out).exists() for out in unit.outs):
-            print(f"  --  {unit.name}: not made yet")
+        wanting = [out for name in (unit.name, *dag.parents(unit.name)) for out in dag.units[name].outs]
+        if missing := [out for out in wanting if not (root / out).exists()]:
+            print(f"  --  {unit.name}: not checked, as {missing[0]} has not been made")
             continue
         for gate in gates_of(unit):
             verdict = run_gate(gate, dag, unit, params)

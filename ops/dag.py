@@ -13,10 +13,12 @@ import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
+
+from ruamel.yaml import YAML, YAMLError
 
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params, validate
@@ -30,9 +32,9 @@ class Meta(Params):
     """What ``meta`` of a stage may say, for whoever draws the graph."""
 
     group: str = "default"
-    kinds: list[str] = []
+    kinds: tuple[str, ...] = ()
     pool: str | None = None
-    owners: list[str] = []
+    owners: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class StageSpec:
     """A stage of dvc.yaml: what its units have in common.
 
     Attributes:
-        template: the unit before foreach or matrix: only global values are filled in, ``${item.…}`` and ``${key}`` stand.
+        template: the unit before foreach or matrix: global values are filled in, ``${item}`` and ``${key}`` stand.
         units: by key; the single key None where there is neither foreach nor matrix.
     """
 
@@ -158,15 +160,14 @@ class Dag:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """A mapping, read as DVC reads it (YAML 1.2, where 1e-4 is a number and `on` a word).
+    """A mapping, read as DVC reads it (YAML 1.2, where 1e-4 is a number and `on` a word). Not to be changed: equal
+    text gives the same object.
 
     Raises:
         LineamentError: no such file, or no YAML mapping.
     """
-    from ruamel.yaml import YAML, YAMLError
-
     try:
-        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        content = _parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise LineamentError(f"{path}: no such file. Run from the project's folder.") from None
     except YAMLError as error:
@@ -174,6 +175,11 @@ def load_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content or {}, dict):
         raise LineamentError(f"{path}: expected a mapping, found {type(content).__name__}.")
     return content or {}
+
+
+@lru_cache(maxsize=16)
+def _parse(text: str) -> Any:
+    return YAML(typ="safe").load(text)
 
 
 def select(values: Any, name: str) -> Any:

@@ -178,7 +178,7 @@ def outdated_inputs(dag: Dag, lock: Mapping[str, Record], name: str, changed: It
 
 
 def needs_dvc(dag: Dag, name: str) -> bool:
-    """Whether only DVC can say if a dependency of a unit changed: a folder that several units fill, or one from outside."""
+    """Whether only DVC can say if a dependency of a unit changed: a folder several units fill, or one from outside."""
     joined = any(dag.makers.get(dep) != makers[0] or len(makers) > 1 for dep, makers in dag.feeds[name].items())
     return joined or bool(own_deps(dag, dag.units[name]))
 

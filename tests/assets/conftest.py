@@ -18,10 +18,9 @@ from assets.project import DVC, ROOT_VARIABLE, environment
 from assets.state import Journal, sync_with_dvc
 from ops.dag import Dag
 
-# Each stage joins its inputs' texts with its own code and a parameter. `fail`, `slow` and `nan` in the parameter make it
-# do what they say.
-STEP = '''
-import json, os, pathlib, sys, time
+# Each stage joins the texts of its inputs behind a word, its parameter; the word `fail` makes it fail.
+STEP = """
+import json, os, pathlib, sys
 out, word, *inputs = sys.argv[1:]
 texts = []
 for name in inputs:
@@ -31,9 +30,6 @@ for name in inputs:
 if word == "fail":
     print("a line before the end")
     sys.exit("this input is no good")
-if word == "slow":
-    pathlib.Path("started").touch()
-    time.sleep(60)
 if "DAGSTER_PIPES_CONTEXT" in os.environ:
     from dagster_pipes import open_dagster_pipes
     with open_dagster_pipes() as pipes:
@@ -43,7 +39,7 @@ path.parent.mkdir(parents=True, exist_ok=True)
 path.write_text(word + "(" + ",".join(texts) + ")")
 with open("ran.log", "a") as log:
     log.write(out + "\\n")
-'''
+"""
 
 DVC_YAML = """
 stages:
@@ -51,7 +47,7 @@ stages:
     foreach: ${sources}
     do:
       desc: Pictures of ${key}
-      cmd: python code/crawl.py made/raw/${key}.txt ${item.word}
+      cmd: python code/crawl.py made/raw/${key}.txt ${item.word} ${item.path}
       deps:
         - ${item.path}
       params:
@@ -85,7 +81,8 @@ stages:
   train_tiny:
     matrix:
       variant: [plain, fancy]
-    cmd: python code/train.py made/checkpoints/${item.variant}.txt ${item.variant}-${train_tiny.word} made/shards/all.txt
+    cmd: >-
+      python code/train.py made/checkpoints/${item.variant}.txt ${item.variant}-${train_tiny.word} made/shards/all.txt
     deps:
       - made/shards/all.txt
       - code/train.py
@@ -190,9 +187,7 @@ class Project:
 
     def run_job(self, name: str, config: dict | None = None, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
         job = self.repository().get_job(name)
-        return job.execute_in_process(
-            run_config=config, instance=self.instance, raise_on_error=raise_on_error
-        )
+        return job.execute_in_process(run_config=config, instance=self.instance, raise_on_error=raise_on_error)
 
     def materialize(self, *stages: str, partition: str | None = None, raise_on_error: bool = True, force: bool = False):
         """What the UI's Materialize does."""
@@ -217,7 +212,7 @@ def write_project(root: Path) -> None:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
     (root / "photos").mkdir()
-    (root / "photos/one.jpg").write_bytes(b"one")
+    (root / "photos/one.txt").write_text("one")
 
 
 @pytest.fixture(scope="session")

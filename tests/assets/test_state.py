@@ -114,7 +114,7 @@ def test_an_edit_of_code_that_nobody_has_run(project: Project, sync: Sync) -> No
     [
         ("shared/a/z.py", {"screen@studio", "screen@mine"}),  # in a folder of code
         ("shared/a/__pycache__/z.pyc", set()),  # which .dvcignore names
-        ("photos/two.jpg", {"crawl@mine"}),  # in a folder that one source reads
+        ("photos/two.txt", {"crawl@mine"}),  # in a folder that one source reads
     ],
 )
 def test_an_edit_within_a_folder(project: Project, sync: Sync, path: str, stale: set[str]) -> None:

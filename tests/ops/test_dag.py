@@ -101,7 +101,7 @@ def dvc_view(root: Path) -> tuple[dict[str, dict[str, object]], set[tuple[str, s
         units = {
             name: {
                 "command": stage.cmd,
-                "deps": {str(d) for d in stage.deps if not d.def_path.endswith("params.yaml") and not hasattr(d, "params")},
+                "deps": {str(d) for d in stage.deps if not hasattr(d, "params")},
                 "params": {(d.def_path, p) for d in stage.deps if hasattr(d, "params") for p in d.params},
                 "outs": {str(out) for out in stage.outs},
             }
