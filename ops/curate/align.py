@@ -15,6 +15,7 @@ from ops.curate.sheets import draw_polygon
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
 from ops.store import tables
+from ops.store.pictures import upright_size
 
 SCHEMA = tables.schema(pa.field("quad", pa.list_(pa.float32())), pa.field("crop_size", pa.float32()))
 # FaceMesh's points at the six of each eye and the two mouth corners that FFHQ's rule uses of the 68.
@@ -24,15 +25,17 @@ MOUTH_RIGHT, MOUTH_LEFT = 61, 291
 
 
 class AlignParams(Params):
+    scale: float = Field(1.0, gt=0, description="of FFHQ's square; 0.815 is EG3D's tighter crop")  # NVlabs/ffhq-dataset
     min_crop: float = Field(64.0, description="side of the square in pixels")  # unpublished: our choice
     max_outside: float = Field(0.35, ge=0, le=1, description="share outside the picture")  # unpublished: our choice
 
 
-def ffhq_quad(points: np.ndarray) -> np.ndarray:
+def ffhq_quad(points: np.ndarray, scale: float = 1.0) -> np.ndarray:
     """FFHQ's square from FaceMesh landmarks (NVlabs/ffhq-dataset: eyes x 2.0, eyes to mouth x 1.8, centre + 0.1).
 
     Args:
         points: (468, 2 or more), pixels.
+        scale: makes the square larger or smaller about its centre.
 
     Returns:
         (4, 2) corners: top-left, bottom-left, bottom-right, top-right.
@@ -43,7 +46,7 @@ def ffhq_quad(points: np.ndarray) -> np.ndarray:
     across, down = left - right, mouth - eyes
     x = across + np.array([down[1], -down[0]])  # the mean of both directions: a face may be turned away
     x /= np.hypot(*x)
-    x *= max(np.hypot(*across) * 2.0, np.hypot(*down) * 1.8)
+    x *= max(np.hypot(*across) * 2.0, np.hypot(*down) * 1.8) * scale
     y = np.array([-x[1], x[0]])
     centre = eyes + down * 0.1
     return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
@@ -52,10 +55,10 @@ def ffhq_quad(points: np.ndarray) -> np.ndarray:
 def label(samples: Iterator[Sample], params: AlignParams) -> Iterable[dict[str, object]]:
     """One row a face: its square."""
     for sample in samples:
-        quad = ffhq_quad(np.array(sample.row["points"]).reshape(-1, 3))
+        quad = ffhq_quad(np.array(sample.row["points"]).reshape(-1, 3), params.scale)
         side = quad_side(quad)
         columns = {"quad": quad.ravel().tolist(), "crop_size": side}
-        height, width = sample.decode().shape[:2]
+        width, height = upright_size(sample.data)
         if side < params.min_crop:
             yield reject(sample, "crop_too_small", **columns)
         elif outside_share(quad, width, height) > params.max_outside:

@@ -29,7 +29,7 @@ from ops.store import tables
 
 SCHEMA = tables.schema(
     pa.field("camera", pa.list_(pa.float32())),
-    *(pa.field(name, pa.float32()) for name in ("yaw", "pitch", "roll", "residual")),
+    *(pa.field(name, pa.float32()) for name in ("yaw", "pitch", "roll", "residual", "distance")),
 )
 EYE_CORNERS = (33, 263)  # the outer ones: the residual is in per cent of their distance
 
@@ -114,6 +114,7 @@ def label(samples: Iterator[Sample], params: CameraParams) -> Iterable[dict[str,
             "pitch": pitch,
             "roll": roll,
             "residual": residual,
+            "distance": float(np.linalg.norm(pose[:3, 3])),  # as measured, before it is renormalised
         }
         reason = _why_not(params, yaw, pitch, roll, residual, behind=pose[:3, 3] @ pose[:3, 2] > 0)
         yield keep(sample, **columns) if reason is None else reject(sample, reason, **columns)
@@ -144,6 +145,13 @@ def main(s: Stage[CameraParams], raw: Path, aligned: Path, landmarks: Path, out:
         return draw_points(image, from_crop(uv[0].numpy(), quads[str(row["id"])]), (80, 160, 255))
 
     finish(s, table, raw, out, draw, lambda row: f"yaw {row['yaw']:+.0f} ({row['residual']:.1f} %)")
+    kept = tables.kept(table)
+    if len(kept):
+        s.metrics({f"median_{name}": _median(kept, name) for name in ("residual", "distance")})
+
+
+def _median(table: pa.Table, name: str) -> float:
+    return round(float(np.median(table.column(name).to_numpy())), 3)
 
 
 if __name__ == "__main__":

@@ -98,9 +98,9 @@ def screen(samples: Iterator[Sample], params: ScreenParams) -> Iterable[dict[str
 
 
 def mark_duplicates(table: pa.Table, bits: int) -> pa.Table:
-    """Reject pictures that repeat an earlier kept one of any shard."""
+    """Reject kept pictures that repeat another one of any shard: the largest stays; of equal ones, the first."""
     rows = table.to_pylist()
-    kept = [row for row in rows if row["kept"]]
+    kept = sorted((row for row in rows if row["kept"]), key=lambda row: -row["width"] * row["height"])
     repeats = originals(np.array([row["phash"] for row in kept], np.uint64), bits)
     for row, original in zip(kept, repeats):
         if original >= 0:

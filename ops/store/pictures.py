@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ops.runtime.errors import PictureError
 
 MAX_PIXELS = 100_000_000  # unpublished: our choice; a larger picture is taken for a decompression bomb
+_ORIENTATION = 0x0112  # EXIF tag
 FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tiff", "GIF": "gif"}
 _SIGNATURES = (
     (b"\xff\xd8\xff", "jpg"),
@@ -69,9 +70,23 @@ def decode(data: bytes) -> np.ndarray:
         raise PictureError(reason, str(error)) from None
 
 
+def upright_size(data: bytes) -> tuple[int, int]:
+    """(width, height) that decode gives, from the header alone.
+
+    Raises:
+        PictureError: with reason ``not_a_picture``.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as picture:
+            width, height = picture.size
+            turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)  # on its side
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise PictureError("not_a_picture", str(error)) from None
+    return (height, width) if turned else (width, height)
+
+
 def _upright(picture: Image.Image) -> bool:
-    orientation = 0x0112
-    return picture.getexif().get(orientation, 1) in (0, 1)
+    return picture.getexif().get(_ORIENTATION, 1) in (0, 1)
 
 
 def _decode_jpeg(data: bytes) -> np.ndarray:
