@@ -191,11 +191,9 @@ class _Average(nn.Module):
     def forward(self, volume: Tensor, fixed: bool = False) -> Tensor:
         size = self.change.shape[2:]
         padding = [half for k in reversed(size) for half in (k // 2, k // 2)]
-        padded = F.pad(volume, padding, mode="reflect")
-        if fixed:
-            return F.avg_pool3d(padded, tuple(size), stride=1)
-        kernel = self.change - self.change.mean(dim=(2, 3, 4), keepdim=True) + 1 / size.numel()
-        return F.conv3d(padded, kernel, groups=ENTRIES)
+        change = torch.zeros_like(self.change) if fixed else self.change
+        kernel = change - change.mean(dim=(2, 3, 4), keepdim=True) + 1 / size.numel()
+        return F.conv3d(F.pad(volume, padding, mode="reflect"), kernel, groups=ENTRIES)
 
 
 class PoseProcessor(nn.Module):

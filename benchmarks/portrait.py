@@ -1,0 +1,156 @@
+"""The fast paths of the portrait generator against their plain references, on a synthetic body.
+
+On Linux the allocator decides much of a CPU timing; specs of a run should set ``MALLOC_TRIM_THRESHOLD_`` and
+``MALLOC_MMAP_THRESHOLD_`` high, for both sides alike.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+from functools import partial
+
+import psutil
+import torch
+from torch import Tensor
+
+from benchmarks.harness import Row, alternate, at_least, at_most, seconds, speedup
+from models.portrait import Latents, PortraitConfig, PortraitGenerator, Rays, Styles, backward_in_bands
+from models.portrait_cameras import FACE_VIEW, PORTRAIT_VIEW, ViewConfig, follow, view_label
+from models.portrait_pose import Body, NearestTransforms, TransformVolume, bake_transforms
+from models.render.manifolds import crossings, crossings_reference, level_values
+
+_SIDE = 128  # paper, Section 3.6: first stage
+_VERTICES = 3595  # AniPortraitGAN: SMPL vertices near the portrait
+_BAND_SIDE, _BAND_ROWS = 32, 4  # a small picture, for its whole backward pass must fit a laptop beside other work
+
+
+def _toy_body(count: int) -> Body:
+    """A turned head on shoulders: a ball and a box, with a blend where they meet."""
+    g = torch.Generator().manual_seed(0)
+    ball = torch.nn.functional.normalize(torch.randn(count // 2, 3, generator=g), dim=-1) * 0.09
+    box = (torch.rand(count - count // 2, 3, generator=g) - 0.5) * torch.tensor([0.4, 0.16, 0.12])
+    vertices = torch.cat([ball, box + torch.tensor([0.0, -0.18, -0.08])])
+    up = ((vertices[:, 1] + 0.12) / 0.05).clamp(0, 1)
+    weights = torch.stack([1 - up, up], dim=-1)
+    angle = torch.tensor(0.3)
+    turn = torch.eye(4)
+    turn[0, 0] = turn[2, 2] = angle.cos()
+    turn[0, 2], turn[2, 0] = angle.sin(), -angle.sin()
+    transforms = torch.stack([torch.eye(4), turn])[None]
+    blended = torch.einsum("vj,jab->vab", weights, transforms[0])
+    posed = (blended[:, :3, :3] @ vertices.unsqueeze(-1)).squeeze(-1) + blended[:, :3, 3]
+    return Body(posed[None], weights, transforms, head=1)
+
+
+def _codes(config: PortraitConfig) -> Latents:
+    g = torch.Generator().manual_seed(0)
+    sizes = ((config.identity,), (config.shape,), (config.expression,), (config.joints, 3), (config.noise,))
+    return Latents(*(torch.randn(1, *size, generator=g) for size in sizes))
+
+
+def _views(body: Body) -> list[tuple[Tensor, ViewConfig]]:
+    """The portrait and the face camera of a body."""
+    zero = torch.zeros(1)
+    face = follow(view_label(FACE_VIEW, zero, zero), body.head_transform)
+    return [(view_label(PORTRAIT_VIEW, zero, zero), PORTRAIT_VIEW), (face, FACE_VIEW)]
+
+
+def _crossing_rows() -> list[Row]:
+    rows, levels = [], level_values(23.0, 8.0, 24)
+    for samples in (64, 256):  # GRAM's number of samples on a ray, and the AniPortraitGAN release's
+        noise = torch.randn(1, 64 * 64, samples, generator=torch.Generator().manual_seed(0))
+        field = torch.linspace(26, 5, samples) + 0.3 * noise
+        fast, plain = crossings(field, levels), crossings_reference(field, levels)
+        equal = float(torch.equal(fast.fraction, plain.fraction) and torch.equal(fast.valid, plain.valid))
+        times = alternate(partial(crossings, field, levels), partial(crossings_reference, field, levels), 15)
+        rows.append(speedup(f"portrait/crossings of 24 levels, {samples} samples", *times, 5))
+        rows.append(at_least(f"portrait/crossings equal one by one, {samples} samples", equal, "share", 1))
+    return rows
+
+
+def _skinning_rows(generator: PortraitGenerator, body: Body) -> list[Row]:
+    """Transforms for the half-resolution samples of both cameras of one character, baking included."""
+    points = []
+    for label, view in _views(body):
+        grid = generator.sample_rays(label, view, _SIDE)[0].permute(0, 4, 3, 1, 2)
+        points.append(torch.nn.functional.avg_pool3d(grid, 2).flatten(2).transpose(1, 2).contiguous())
+    plain = NearestTransforms(body.vertices, body.inverse_transforms())
+    centre = torch.tensor(PORTRAIT_VIEW.pivot)
+    half = generator.config.pose.volume_half_side
+
+    def bake() -> TransformVolume:
+        return bake_transforms(body, centre - half, centre + half, generator.config.pose.volume_resolution)
+
+    def baked() -> list[Tensor]:
+        volume = bake()
+        return [volume.at(p) for p in points]
+
+    volume = bake()
+    both = alternate(baked, lambda: [plain.at(p) for p in points], 3)
+    reading = alternate(lambda: volume.at(points[0]), lambda: plain.at(points[0]), 3)
+    sample = points[0][:, :: len(points[0][0]) // 5000]
+    step = 2 * half / (generator.config.pose.volume_resolution - 1)
+    grid = torch.stack(torch.meshgrid(*[torch.tensor([-step, 0, step])] * 3, indexing="ij"), dim=-1).reshape(-1, 3)
+    here = plain.at(sample)
+    spread = torch.stack([(plain.at(sample + a) - here).abs().amax(-1) for a in grid]).amax(0)
+    close = ((volume.at(sample) - here).abs().amax(-1) < 1e-3)[spread < 1e-3].float().mean().item()
+    return [
+        speedup("portrait/inverse skinning of both cameras, baking included", *both, 5),
+        speedup("portrait/inverse skinning, reading a baked pose", *reading, 5),
+        at_least("portrait/baked transforms within 1e-3 outside seams", close, "share", 0.999),
+    ]
+
+
+def _prepared() -> tuple[PortraitGenerator, Rays, Styles]:
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+    generator = PortraitGenerator(PortraitConfig())
+    body = _toy_body(400)  # few vertices: finding the nearest must not set the peak
+    label, view = _views(body)[0]
+    rays = generator.cast(generator.pose.lookup(body), label, view, _BAND_SIDE)
+    return generator, rays, generator.styles(_codes(generator.config))
+
+
+def _peak_bytes(rows: int, answer: multiprocessing.Queue) -> None:
+    """Run in a process of its own: how far the resident memory rises in the backward pass of one picture."""
+    generator, rays, styles = _prepared()
+    unit = 1 if sys.platform == "darwin" else 1024
+    before = psutil.Process().memory_info().rss
+    backward_in_bands(generator, rays, styles, PORTRAIT_VIEW.far, torch.ones(1, 3, _BAND_SIDE, _BAND_SIDE), rows)
+    answer.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before)
+
+
+def _memory_row() -> Row:
+    context = multiprocessing.get_context("spawn")
+    peaks = []
+    for rows in (_BAND_ROWS, _BAND_SIDE):
+        answer: multiprocessing.Queue = context.Queue()
+        process = context.Process(target=_peak_bytes, args=(rows, answer))
+        process.start()
+        peaks.append(answer.get(timeout=300))
+        process.join()
+    return at_most(
+        "portrait/memory of a backward pass in bands, share of the whole picture's", peaks[0] / peaks[1], "share", 0.4
+    )
+
+
+def _time_rows(generator: PortraitGenerator, body: Body) -> list[Row]:
+    """Absolute times of a 128^2 portrait. Public code on two cores: 20.3 s for deformation and crossings."""
+    label, view = _views(body)[0]
+    with torch.no_grad():
+        styles, lookup = generator.styles(_codes(generator.config)), generator.pose.lookup(body)
+
+        def surface() -> None:
+            generator.surface(generator.cast(lookup, label, view, _SIDE), styles)
+
+        surface()
+        return [Row("portrait/deformation and crossings of a 128^2 portrait", seconds(surface), "s")]
+
+
+def rows() -> list[Row]:
+    """All rows of the portrait system."""
+    torch.manual_seed(0)
+    generator, body = PortraitGenerator(PortraitConfig()), _toy_body(_VERTICES)
+    return [*_crossing_rows(), *_skinning_rows(generator, body), _memory_row(), *_time_rows(generator, body)]
