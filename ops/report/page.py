@@ -1,0 +1,153 @@
+"""HTML in small pieces: text is escaped, pictures are embedded, what is missing says why. One page, nothing fetched."""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+
+from ops.runtime.errors import LineamentError
+from ops.store.pictures import decode, encode_png, shrink_to_width
+
+SMALL = 60_000  # bytes of a PNG that is embedded as it is; unpublished: our choice
+
+
+class Html(str):
+    """Text that is markup already; any other text is escaped when it enters the page."""
+
+
+class Missing(LineamentError):
+    """Something the report would show and cannot; the message ends the sentence "Not available: …"."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: its anchor, its heading, and what makes its content."""
+
+    anchor: str
+    title: str
+    body: Callable[[], Html]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """How pictures are embedded: no wider than ``width`` pixels, photographs as JPEG of ``quality``."""
+
+    width: int
+    quality: int
+
+
+def tag(name: str, *content: str, **attributes: str | int | float | None) -> Html:
+    """An element. ``class_`` and ``aria_label`` become ``class`` and ``aria-label``; None leaves an attribute out."""
+    words = [name]
+    for key, value in attributes.items():
+        if value is not None:
+            words.append(f'{key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"')
+    if name in ("img", "meta", "rect", "line", "path", "circle") and not content:
+        return Html(f"<{' '.join(words)}/>")
+    return Html(f"<{' '.join(words)}>{join(content)}</{name}>")
+
+
+def join(parts: Iterable[str]) -> Html:
+    """The parts one after the other, plain text escaped."""
+    return Html("".join(part if isinstance(part, Html) else html.escape(part) for part in parts))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> Html:
+    """A table that scrolls sideways where it must; numbers stand right, the first column heads its row."""
+    body = []
+    for row in rows:
+        first, *rest = row
+        cells = [tag("th", cell(first), scope="row")]
+        cells += [tag("td", cell(value), class_="n" if _is_number(value) else None) for value in rest]
+        body.append(tag("tr", *cells))
+    parts = [tag("thead", tag("tr", *(tag("th", title, scope="col") for title in head))), tag("tbody", *body)]
+    if caption:
+        parts.insert(0, tag("caption", caption))
+    return tag("div", tag("table", *parts), class_="wide", tabindex=0, role="region", aria_label=caption or "table")
+
+
+def cell(value: object) -> str:
+    """A value as text: whole numbers with thousands apart, others to four digits, None as a dash."""
+    if isinstance(value, str):
+        return value
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) or (isinstance(value, str) and value[:1].isdigit())
+
+
+def picture(source: Path | np.ndarray, alt: str, how: Embedding, caption: str = "") -> Html:
+    """A figure with the picture embedded.
+
+    Raises:
+        Missing: there is no such file, or it is no picture.
+    """
+    if isinstance(source, np.ndarray):
+        image, data = source, encode_png(source)
+    else:
+        if not source.is_file():
+            raise Missing(f"{source.name} has not been made")
+        data = source.read_bytes()
+        try:
+            image = decode(data)
+        except LineamentError as error:
+            raise Missing(f"{source.name} is damaged ({error})") from None
+    kind = "png"
+    if len(data) > SMALL or image.shape[1] > how.width or not data.startswith(b"\x89PNG"):
+        image = shrink_to_width(image, how.width)
+        data, kind = encode_png(image), "png"
+        smaller = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=how.quality, colorspace="RGB")
+        if len(smaller) < len(data):
+            data, kind = smaller, "jpeg"
+    source_text = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    height, width = image.shape[:2]
+    shown = tag("img", src=source_text, alt=alt, width=width, height=height, loading="lazy")
+    return tag("figure", shown, tag("figcaption", caption or alt))
+
+
+def missing(error: Exception) -> Html:
+    """The sentence that stands where something could not be shown."""
+    return tag("p", tag("strong", "Not available: "), str(error).rstrip(".") + ".", class_="missing")
+
+
+def attempt(make: Callable[[], Html]) -> Html:
+    """What ``make`` gives, or the sentence that says why it cannot."""
+    try:
+        return make()
+    except LineamentError as error:
+        return missing(error)
+
+
+def notes(lines: Iterable[str]) -> Html:
+    """A list of plain sentences."""
+    return tag("ul", *(tag("li", line) for line in lines))
+
+
+def render(title: str, lead: str, sections: Sequence[Section], foot: str) -> str:
+    """The whole page. A section whose content cannot be made says why; the others stand."""
+    style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+    links = [tag("a", s.title, href=f"#{s.anchor}") for s in sections]
+    parts = [tag("section", tag("h2", s.title), attempt(s.body), id=s.anchor) for s in sections]
+    head = tag(
+        "head",
+        Html('<meta charset="utf-8"/>'),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        Html(f"<style>{style}</style>"),
+    )
+    header = tag("header", tag("h1", title), tag("p", lead, class_="lead"), tag("nav", *links, aria_label="Sections"))
+    body = tag("body", header, tag("main", *parts), tag("footer", foot))
+    return f'<!doctype html>\n<html lang="en-GB">{head}{body}</html>\n'
