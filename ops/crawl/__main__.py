@@ -14,7 +14,7 @@ from ops.crawl.sources import FolderSource, StudioSource, load_source
 from ops.curate.sheets import contact_sheet
 from ops.runtime.errors import LineamentError, PictureError
 from ops.runtime.params import Params
-from ops.runtime.shardwork import digest
+from ops.runtime.shardwork import code_hash, digest
 from ops.runtime.stage import Stage, stage
 from ops.store import pictures, tables
 from ops.store.tar import Shard, shard_paths
@@ -37,10 +37,12 @@ def offered(s: Stage[Any], source: FolderSource | StudioSource) -> Iterator[RawP
 def main(s: Stage[CrawlParams], raw: Path, truth: Path, *, source: str) -> None:
     """Bring one declared source's pictures into raw shards: original bytes, provenance, and nothing twice."""
     declared = load_source(source, s.params_file)
-    identity = declared.model_dump(mode="json", exclude={"refresh"})
+    identity = [declared.model_dump(mode="json", exclude={"refresh"}), s.params.per_shard]
+    if isinstance(declared, StudioSource):
+        identity.append(code_hash(studio.code()))  # another studio draws other pictures: nothing old is kept
     stream = s.progress(offered(s, declared), desc=f"crawl {source}", unit="picture")
     stream = studio.write_truth(stream, truth, s.params.per_shard)
-    table, new = add_pictures(raw, source, digest(identity, s.params.per_shard), stream, s.params.per_shard)
+    table, new = add_pictures(raw, source, digest(identity), stream, s.params.per_shard)
     counts = tables.counts(table)
     if not counts["kept"]:
         raise LineamentError(f"{source}: not one picture could be read.")

@@ -26,18 +26,22 @@ PER_PIECE = 48  # pictures rendered at a time by one process
 DEPTH_UNIT = 1e-4  # world units a step of the 16-bit depth pictures; 0 is background
 
 
+def code() -> list[str]:
+    """The modules that the studio's pictures depend on."""
+    return [f"ops.studio.{path.stem}" for path in sorted(Path(__file__).parent.parent.glob("studio/*.py"))]
+
+
 def pictures(s: Stage[Any], source: StudioSource) -> Iterator[RawPicture]:
     """Every picture of the studio, rendered in parallel and handed on in order.
 
     Rendered pieces are kept in the work area until the source's parameters or the studio's code change.
     """
     total = picture_count(source.studio)
-    code = [f"ops.studio.{path.stem}" for path in sorted(Path(__file__).parent.parent.glob("studio/*.py"))]
     pieces = [
         Piece(f"{first:07d}", digest(first, source.studio.model_dump(mode="json")), (source.studio, first, total))
         for first in range(0, total, PER_PIECE)
     ]
-    for path in run_pieces(s, pieces, partial(_render), code=code, suffix=".tar", unit="piece"):
+    for path in run_pieces(s, pieces, partial(_render), code=code(), suffix=".tar", unit="piece"):
         for key, fields in Shard(path).samples():
             provenance = {**json.loads(fields["provenance.json"]), "licence": source.licence}
             truth = {field: data for field, data in fields.items() if field.startswith("truth.")}
