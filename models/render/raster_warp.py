@@ -79,24 +79,33 @@ def draw(
         su = -su
         sv = -sv
         sw = -sw
+    slope_u = 0.0
+    slope_v = 0.0
+    slope_w = 0.0
+    if su != 0.0:
+        slope_u = (r[0] - q[0]) / (r[1] - q[1])
+    if sv != 0.0:
+        slope_v = (p[0] - r[0]) / (p[1] - r[1])
+    if sw != 0.0:
+        slope_w = (q[0] - p[0]) / (q[1] - p[1])
     for y in range(y0, y1 + 1):
         cy = float(y) + 0.5
         left = float(x0)
         right = float(x1)
         if su != 0.0:
-            cut = q[0] + (cy - q[1]) * (r[0] - q[0]) / (r[1] - q[1]) - 0.5
+            cut = q[0] + (cy - q[1]) * slope_u - 0.5
             if su > 0.0:
                 left = wp.max(left, cut - SLACK)
             else:
                 right = wp.min(right, cut + SLACK)
         if sv != 0.0:
-            cut = r[0] + (cy - r[1]) * (p[0] - r[0]) / (p[1] - r[1]) - 0.5
+            cut = r[0] + (cy - r[1]) * slope_v - 0.5
             if sv > 0.0:
                 left = wp.max(left, cut - SLACK)
             else:
                 right = wp.min(right, cut + SLACK)
         if sw != 0.0:
-            cut = p[0] + (cy - p[1]) * (q[0] - p[0]) / (q[1] - p[1]) - 0.5
+            cut = p[0] + (cy - p[1]) * slope_w - 0.5
             if sw > 0.0:
                 left = wp.max(left, cut - SLACK)
             else:

@@ -12,7 +12,7 @@ import torch
 
 from models.parametric.anny import Anny, chain_transforms, skin
 from models.render import raster
-from ops.studio import clothes, hair, lighting, paint
+from ops.studio import canvas, clothes, hair, lighting, paint
 from ops.studio.people import Person
 
 # Arms hang: anny's rest pose holds them out. Radians about +z for the left shoulder, mirrored for the right.
@@ -32,6 +32,7 @@ class Avatar:
         normals: (V, 3) at rest.
         strands: None for the bald and beardless; strand_transfer: (S * LIGHT_PLACES, 9).
         sheet: texture (HEIGHT, WIDTH, 3); labels: parsing classes (HEIGHT, WIDTH).
+        eyes: the sheet's eye patches without highlights; every view sets its own.
         triangles: (F, 3) int32 over painted copies, then garment, then ribbon vertices.
     """
 
@@ -46,6 +47,7 @@ class Avatar:
     strands: hair.Strands | None
     strand_transfer: np.ndarray
     sheet: np.ndarray
+    eyes: np.ndarray
     labels: np.ndarray
     triangles: np.ndarray
     body_triangles: int
@@ -90,7 +92,7 @@ def pose_vertices(model: Anny, vertices: np.ndarray, joints: np.ndarray, pose: n
 
 def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
     """Everything about a person that does not change from view to view. About half a second."""
-    c = paint.canvas(model)
+    c = canvas.unwrap(model)
     rest_t, joints_t = model.rest(torch.from_numpy(person.code)[None])
     rest, joints = rest_t[0].numpy(), joints_t[0].numpy()
     posed = pose_vertices(model, rest, joints, default_pose())
@@ -98,8 +100,9 @@ def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
     garment = clothes.cut_garment(model, person.garment)
     garment_points = garment.lerp(posed) + garment.lerp(normals) * garment.lift[:, None]
 
-    scalp_body = _collision_body(c, posed, model.triangles.numpy())
-    strands = hair.grow(c, person, seed, posed, scalp_body)
+    body = _collision_body(c, posed, model.triangles.numpy())
+    scalp = hair.scalp_share(c, person, seed)
+    strands = hair.grow(c, person, seed, scalp, posed, body)
     scene, triangles = [posed, garment_points], [model.triangles.numpy(), garment.triangles + len(posed)]
     if strands is not None:
         ribbon, ribbon_triangles = _thin_ribbons(strands)
@@ -118,7 +121,8 @@ def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
     open_transfer = lighting.open_transfer(normals)
     open_sky = np.clip(body_transfer[:, 0] / open_transfer[:, 0], 0, 1)
 
-    scalp = hair.scalp_share(c, person, seed)
+    sheet = paint.texture(c, person, seed, scalp)
+    x, y, side = canvas.EYE_PATCH
     n_body, n_garment = len(c.vertex), len(garment.first)
     faces = [c.triangles, garment.triangles + n_body]
     if strands is not None:
@@ -131,11 +135,12 @@ def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
         transfer=body_transfer,
         open_sky=open_sky,
         garment=garment,
-        garment_uv=paint.cloth_uv(garment.lerp(c.mean)),
+        garment_uv=canvas.cloth_uv(garment.lerp(c.mean)),
         strands=strands,
         strand_transfer=transfer[len(posed) :],
-        sheet=paint.texture(c, person, seed, scalp),
-        labels=paint.label_sheet(c, scalp),
+        sheet=sheet,
+        eyes=sheet[y : y + side, x : x + 2 * side].copy(),
+        labels=canvas.label_sheet(c, scalp),
         triangles=np.concatenate(faces).astype(np.int32),
         body_triangles=len(c.triangles),
         textured_triangles=len(c.triangles) + len(garment.triangles),
@@ -172,7 +177,7 @@ def _strand_normals(strands: hair.Strands, at: np.ndarray) -> np.ndarray:
     return outward.reshape(-1, 3).astype(np.float32)
 
 
-def _collision_body(c: paint.Canvas, posed: np.ndarray, triangles: np.ndarray) -> hair.Body:
+def _collision_body(c: canvas.Canvas, posed: np.ndarray, triangles: np.ndarray) -> hair.Body:
     faces = torch.from_numpy(triangles)
     maps = []
     for sign in (1.0, -1.0):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ops.studio.paint import HEAD_HEIGHT, WIDTH, Canvas, sphere_uv
+from ops.studio.canvas import HEAD_HEIGHT, WIDTH, Canvas, sphere_uv
 from ops.studio.people import Person, stream
 
 
@@ -141,17 +141,18 @@ def scalp_share(canvas: Canvas, person: Person, seed: int) -> np.ndarray:
     return (share * strength * (1 - canvas.ears)).astype(np.float32)
 
 
-def grow(canvas: Canvas, person: Person, seed: int, rest: np.ndarray, body: Body) -> Strands | None:
+def grow(canvas: Canvas, person: Person, seed: int, scalp: np.ndarray, rest: np.ndarray, body: Body) -> Strands | None:
     """The strands of a person, or None for a bald one.
 
     Args:
+        scalp: of :func:`scalp_share`.
         rest: (V, 3) the person's vertices at rest, head frame.
         body: what strands must not enter.
     """
     style = style_of(person)
     parts: list[Strands] = []
     if style is not None:
-        parts.append(_grow_scalp(canvas, person, style, seed, rest, body))
+        parts.append(_grow_scalp(canvas, person, style, seed, scalp, rest, body))
     if person.beard:
         parts.append(_grow_beard(canvas, person, seed, rest, body))
     if not parts:
@@ -244,9 +245,11 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-9)
 
 
-def _grow_scalp(canvas: Canvas, person: Person, style: Style, seed: int, rest: np.ndarray, body: Body) -> Strands:
+def _grow_scalp(
+    canvas: Canvas, person: Person, style: Style, seed: int, scalp: np.ndarray, rest: np.ndarray, body: Body
+) -> Strands:
     rng = stream(seed, 4, person.number)
-    share = (scalp_share(canvas, person, seed) > 0.3).astype(np.float32)
+    share = (scalp > 0.3).astype(np.float32)
     n = style.strands
     roots, normals = _roots(canvas, share, n, rng, rest)
     order = rng.permutation(n)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from models.parametric.anny import Anny, skin
-from ops.studio import lighting, paint
+from ops.studio import canvas, lighting
 from ops.studio.avatar import LIGHT_PLACES, Avatar, head_transforms, vertex_normals
 from ops.studio.scene import View
 
@@ -20,7 +20,7 @@ class Shot:
 
     Attributes:
         picture: (size, size, 3) uint8 sRGB; mask: (size, size) uint8 coverage of the person.
-        parsing: (size, size) uint8 of ``paint.CLASSES``.
+        parsing: (size, size) uint8 of ``canvas.CLASSES``.
         depth: (size, size) float32 along the viewing axis, infinity for none.
         landmarks: (68, 3) world positions of the iBUG points.
     """
@@ -50,7 +50,7 @@ def photograph(model: Anny, avatar: Avatar, view: View, background: np.ndarray |
     behind = view.background if background is None else background
     size = behind.shape[0]
     person = avatar.person
-    c = paint.canvas(model)
+    c = canvas.unwrap(model)
     posed = pose_face(model, avatar, view)
     transforms = head_transforms(avatar.joints, view.pose)[0].numpy()
     normals = vertex_normals(model, posed)
@@ -161,16 +161,17 @@ def _gloss(
 
 def _with_catchlights(avatar: Avatar, view: View) -> np.ndarray:
     """The sheet with the key light mirrored in both eyes, where an eyeball's normal halves light and view."""
-    sheet = avatar.sheet.copy()
+    sheet = avatar.sheet
+    x, y, side = canvas.EYE_PATCH
+    sheet[y : y + side, x : x + 2 * side] = avatar.eyes
     pose = view.camera[:16].reshape(4, 4)
     towards = pose[:3, 3] / np.linalg.norm(pose[:3, 3])
     half = towards + view.key
     half /= np.linalg.norm(half) + 1e-9
     if half[2] < 0.2:
         return sheet
-    x, y, side = paint.EYE_PATCH
     for place in (0, 1):
-        centre = np.array([x + place * side, y]) + (half[:2] / paint.EYE_REACH * [0.5, -0.5] + 0.5) * side
+        centre = np.array([x + place * side, y]) + (half[:2] / canvas.EYE_REACH * [0.5, -0.5] + 0.5) * side
         patch = sheet[y : y + side, x + place * side : x + (place + 1) * side]
         rows = np.arange(side)[:, None] + y - centre[1]
         columns = np.arange(side)[None] + x + place * side - centre[0]

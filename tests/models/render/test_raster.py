@@ -43,12 +43,12 @@ def cameras() -> torch.Tensor:
 def test_fast_path_sees_what_the_reference_sees(kind, perspective, cameras):
     points, triangles = soup(1, kind)
     if perspective:
-        screen = raster.to_screen(points, cameras, 48, 64)
+        screen = raster.to_screen(points, cameras, 32, 40)
     else:  # a camera plane amid the points, so that depths of both signs occur
         pose = pose_on_sphere(torch.tensor([0.3, -1.0]), torch.tensor([0.2, 0.1]), radius=0.1)
-        screen = raster.to_screen_orthographic(points, pose, 1.4, 48, 64)
-    fast = raster.rasterise(screen, triangles, 48, 64, perspective=perspective, backend="warp")
-    slow = raster.rasterise(screen, triangles, 48, 64, perspective=perspective, backend="torch")
+        screen = raster.to_screen_orthographic(points, pose, 1.4, 32, 40)
+    fast = raster.rasterise(screen, triangles, 32, 40, perspective=perspective, backend="warp")
+    slow = raster.rasterise(screen, triangles, 32, 40, perspective=perspective, backend="torch")
     assert fast.mask.any()
     agree = fast.triangle == slow.triangle
     assert agree.float().mean() > 0.999
@@ -87,9 +87,9 @@ def test_nearest_triangle_wins_and_ties_go_to_the_first(backend):
 
 @pytest.mark.parametrize("backend", ["warp", "torch"])
 def test_shared_edges_leave_no_gaps(backend, cameras):
-    points, triangles = sphere(24)
-    screen = raster.to_screen(0.9 * points[None].expand(2, -1, -1), cameras, 64, 64)
-    seen = raster.rasterise(screen, triangles, 64, 64, backend=backend).mask
+    points, triangles = sphere(13)
+    screen = raster.to_screen(0.9 * points[None].expand(2, -1, -1), cameras, 32, 32)
+    seen = raster.rasterise(screen, triangles, 32, 32, backend=backend).mask
     rows = seen.any(2)
     for picture, filled in zip(seen, rows, strict=True):
         for row in picture[filled]:
