@@ -36,7 +36,8 @@ EYE_CORNERS = (33, 263)  # the outer ones: the residual is in per cent of their 
 
 class CameraParams(Params):
     radius: Literal["fixed", "measured"] = "fixed"  # EG3D 'orig' mode renormalises the distance to 2.7
-    max_yaw: float = Field(90.0, description="degrees")  # SphereHead App. 0.B
+    # SphereHead App. 0.B allows 90, with 3DDFA_V2; of FaceMesh, labels beyond 60 are wrong by 10 degrees and more
+    max_yaw: float = Field(60.0, description="degrees")
     max_pitch: float = Field(80.0, description="degrees")  # SphereHead App. 0.B
     max_roll: float = Field(50.0, description="degrees")  # SphereHead App. 0.B
     max_residual: float = Field(15.0, description="per cent of the outer eye distance")  # unpublished: our choice

