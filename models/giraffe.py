@@ -228,14 +228,18 @@ class FeatureField(nn.Module):
 
     def trunk(self, points: Tensor, style: Style) -> tuple[Tensor, Tensor]:
         """Densities (...) without noise or ReLU, and (..., hidden) activations under the last layer, at (..., 3)."""
-        encoded = encode(points / self.config.divisor, self.config.point_octaves)
-        x = F.linear(encoded, self.entry.weight).add_(self.entry.bias + style.entry).relu_()
+        shape = points.shape[:-1]  # rows of a plain matrix between the sums: in-place ReLU on views would cost copies
+        encoded = encode(points / self.config.divisor, self.config.point_octaves).flatten(0, -2)
+        x = F.linear(encoded, self.entry.weight).unflatten(0, shape) + (style.entry + self.entry.bias)
+        x = x.relu_().flatten(0, -2)
         for i, layer in enumerate(self.layers):
             x = layer(x).relu_()
             if i in self.skip_layers:
                 which = self.skip_layers.index(i)
-                x = x + self.skip_points[which](encoded) + style.skips[which]
-        return self.density(x).squeeze(-1), self.appearance(x).add_(style.view).relu_()
+                x = x + self.skip_points[which](encoded)
+                x = (x.unflatten(0, shape) + style.skips[which]).flatten(0, -2)
+        hidden = (self.appearance(x).unflatten(0, shape) + style.view).relu_()
+        return self.density(x).squeeze(-1).unflatten(0, shape), hidden
 
     def forward(self, points: Tensor, directions: Tensor, shape: Tensor, appearance: Tensor) -> tuple[Tensor, Tensor]:
         """Plain: (N, P, 3) points and directions, (N, z_dim) codes to (N, P) densities and (N, P, C) features."""
