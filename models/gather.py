@@ -64,12 +64,18 @@ class _TableGradient(torch.autograd.Function):
         ordered, order = cell.reshape(-1).sort()
         starts = torch.searchsorted(ordered, torch.arange(ctx.rows, device=cell.device, dtype=cell.dtype))
         source = order // planes
-        grad = grad.contiguous()
-        total = grad.new_zeros(ctx.rows, grad.shape[1])
-        for tap, offset in enumerate((0, 1, ctx.stride, ctx.stride + 1)):
-            share = weight[:, :, tap].reshape(-1)[order]
-            bags = F.embedding_bag(source, grad, starts, mode="sum", per_sample_weights=share)
-            total[offset:] += bags[: ctx.rows - offset]
+        total = grad.new_empty(ctx.rows, grad.shape[1])
+        shares = weight.flatten(0, 1)[order]
+        for channels, into in zip(grad.chunk(2, dim=1), total.chunk(2, dim=1)):  # in halves: less memory at a time
+            channels = channels.contiguous()
+            for tap, offset in enumerate((0, 1, ctx.stride, ctx.stride + 1)):
+                bags = F.embedding_bag(
+                    source, channels, starts, mode="sum", per_sample_weights=shares[:, tap].contiguous()
+                )
+                if tap == 0:
+                    into.copy_(bags)
+                else:
+                    into[offset:] += bags[:-offset]
         return grad, total, None, None, None
 
 

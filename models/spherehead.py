@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from models import camera, fir
 from models.config import Config
+from models.decoder import Decoder
 from models.discriminators import DiscriminatorConfig
 from models.planes import Kind, PlaneConfig, PlaneField, Sphere
 from models.render.volume import RenderConfig, render
@@ -169,23 +170,11 @@ class SphereHeads(nn.Module):
         """(spheres * outputs, inputs)."""
         return torch.cat([second @ first for first, second in zip(self.first, self.second)]) * self.gain
 
-
-class Decoder(nn.Module):
-    """Features at a point to colour features and density: one hidden layer with softplus (EG3D, section 4.3)."""
-
-    def __init__(self, inputs: int, hidden: int, outputs: int, squash: bool):
-        super().__init__()
-        self.squash = squash
-        self.hidden = EqualLinear(inputs, hidden)
-        self.out = EqualLinear(hidden, outputs + 1)
-
-    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, P, inputs) to colour features (N, P, outputs) and raw densities (N, P)."""
-        x = self.out(F.softplus(self.hidden(feature)))
-        colour = x[..., 1:]
-        if self.squash:
-            colour = torch.sigmoid(colour) * (1 + 2 * _MARGIN) - _MARGIN
-        return colour, x[..., 0]
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, H) to (N, spheres * outputs, H, H), one convolution after the other."""
+        hidden = [F.conv2d(x, first[:, :, None, None]) for first in self.first]
+        planes = [F.conv2d(h, second[:, :, None, None]) for h, second in zip(hidden, self.second)]
+        return torch.cat(planes, dim=1) * self.gain
 
 
 class HeadGenerator(nn.Module):
@@ -210,7 +199,7 @@ class HeadGenerator(nn.Module):
             if config.spherical
             else None
         )
-        self.decoder = Decoder(channels, config.decoder_channels, channels, squash=not config.foreground)
+        self.decoder = Decoder(channels, config.decoder_channels, channels, None if config.foreground else _MARGIN)
         self.superresolution = SuperResolution(config.superresolution, w_size)
         self.background = Synthesis(config.background, channels, w_size) if config.foreground else None
         self.w_count = max(self.backbone.w_count, self.background.w_count if self.background else 0)
@@ -238,14 +227,19 @@ class HeadGenerator(nn.Module):
         shifted[:, 3:12:4] = label[:, 3:12:4] + shift
         return shifted, shift
 
-    def planes(self, ws: Tensor, noise: Noise = "random") -> Tensor:
-        """(N, w_count, w_size) styles to feature planes (N, planes * channels, H, H)."""
-        return self.backbone(ws, noise, self.heads.matrix() if self.heads is not None else None)
+    def planes(self, ws: Tensor, noise: Noise = "random", fast: bool = True) -> Tensor:
+        """(N, w_count, w_size) styles to feature planes (N, planes * channels, H, H).
+
+        The fast form maps the backbone's output weights by the sphere heads, the plain one the finished picture.
+        """
+        if self.heads is None:
+            return self.backbone(ws, noise)
+        return self.backbone(ws, noise, self.heads.matrix()) if fast else self.heads(self.backbone(ws, noise))
 
     def field(self, planes: Tensor, sphere: Sphere = "fused", fast: bool = True) -> Callable:
         """The radiance field of feature planes: world points (N, P, 3) to features (N, P, C) and densities (N, P)."""
         source = PlaneField(planes, self.config.planes, fast)
-        return lambda points: self.decoder(source.query(points, sphere))
+        return lambda points: self.decoder(source.query(points, sphere), fast)
 
     def forward(
         self,
@@ -303,10 +297,10 @@ class HeadGenerator(nn.Module):
             ws_background: other styles for the background.
             planes: feature planes of :meth:`planes`, to render one identity many times.
             chunk: rays rendered at a time, see :func:`models.render.volume.render`.
-            fast: the fast look-ups and march, or the plain ones.
+            fast: the fast forms throughout, or the plain ones.
         """
         if planes is None:
-            planes = self.planes(ws, noise)
+            planes = self.planes(ws, noise, fast)
         side = neural_resolution or self.config.neural_resolution
         origin, direction = camera.rays(label, side)
         seen = render(

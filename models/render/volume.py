@@ -10,7 +10,7 @@ All depths are Euclidean distances along unit rays, in world units, and carry no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -22,6 +22,9 @@ from models.config import Config
 
 # World points (N, P, 3) to features (N, P, C) and raw densities (N, P).
 Field = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+SAMPLES_AT_A_TIME = 1 << 16
 
 
 class RenderConfig(Config):
@@ -171,7 +174,8 @@ def render(
         jitter: random positions within the strata (training) or their middles (deterministic).
         density_noise: standard deviation of noise added to raw densities.
         chunk: render this many rays of each picture at a time. With gradients, chunks are computed again in the
-            backward pass, so that only one of them is held in memory.
+            backward pass, so that only one of them is held in memory. If None, all rays are rendered at once with
+            gradients, and as many as have ``SAMPLES_AT_A_TIME`` coarse samples without.
         fast: merge sorted samples, or sort and gather all features.
 
     Returns:
@@ -179,8 +183,11 @@ def render(
     """
 
     def part(origin: Tensor, direction: Tensor) -> Rendered:
-        return _render(field, origin, direction, config, box, jitter, density_noise, fast)
+        with torch.autocast(origin.device.type, enabled=False):  # sums over a ray need full precision
+            return _render(field, origin, direction, config, box, jitter, density_noise, fast)
 
+    if chunk is None and fast and not torch.is_grad_enabled():
+        chunk = max(1, SAMPLES_AT_A_TIME // (config.coarse * origin.shape[0]))
     if chunk is None or chunk >= origin.shape[1]:
         return part(origin, direction)
     pieces = []
@@ -231,7 +238,7 @@ def _render(
         with torch.no_grad():
             fine = importance_depths(depth, march(density, depth, shift), config.fine, jitter)
         fine_feature, fine_density = query(fine)
-        unite = _composite_merged if fast else _composite_by_sorting
+        unite = composite_merged if fast else composite_by_sorting
         out = unite((feature, fine_feature), (density, fine_density), (depth, fine), shift)
     if hit is not None:
         out = Rendered(out.feature * hit.unsqueeze(-1), torch.where(hit, out.depth, far), out.opacity * hit)
@@ -240,28 +247,28 @@ def _render(
     return out
 
 
-_Pair = tuple[Tensor, Tensor]
+Pair = Sequence[Tensor]  # of the coarse and of the fine samples
 
 
-def _composite_by_sorting(feature: _Pair, density: _Pair, depth: _Pair, shift: float) -> Rendered:
+def composite_by_sorting(feature: Pair, density: Pair, depth: Pair, shift: float) -> Rendered:
     """The plain way: concatenate, sort by depth, gather everything, march."""
-    order = torch.cat(depth, dim=-1).argsort(dim=-1, stable=True)
-    features = torch.cat(feature, dim=-2)
+    order = torch.cat(list(depth), dim=-1).argsort(dim=-1, stable=True)
+    features = torch.cat(list(feature), dim=-2)
     return composite_sorted(
         features.gather(-2, order.unsqueeze(-1).expand_as(features)),
-        torch.cat(density, dim=-1).gather(-1, order),
-        torch.cat(depth, dim=-1).gather(-1, order),
+        torch.cat(list(density), dim=-1).gather(-1, order),
+        torch.cat(list(depth), dim=-1).gather(-1, order),
         shift,
     )
 
 
-def _composite_merged(feature: _Pair, density: _Pair, depth: _Pair, shift: float) -> Rendered:
+def composite_merged(feature: Pair, density: Pair, depth: Pair, shift: float) -> Rendered:
     """The fast way: merge scalars by rank, march, and take each set's weights back to where its features are."""
-    rank = torch.cat(merge_ranks(*depth), dim=-1)
+    rank = torch.cat(merge_ranks(depth[0], depth[1]), dim=-1)
     place = torch.arange(rank.shape[-1], device=rank.device).expand_as(rank)
     order = torch.empty_like(rank).scatter_(-1, rank, place)
-    depths = torch.cat(depth, dim=-1).gather(-1, order)
-    weight = march(torch.cat(density, dim=-1).gather(-1, order), depths, shift)
+    depths = torch.cat(list(depth), dim=-1).gather(-1, order)
+    weight = march(torch.cat(list(density), dim=-1).gather(-1, order), depths, shift)
     shares = weights_of_samples(weight).gather(-1, rank).split([d.shape[-1] for d in depth], dim=-1)
     total = sum((share.unsqueeze(-2) @ f).squeeze(-2) for share, f in zip(shares, feature))
     assert isinstance(total, Tensor)
