@@ -71,7 +71,9 @@ def bars(title: str, edges: Sequence[float], counts: Sequence[int], x_label: str
     return drawing(title, WIDTH, HEIGHT, parts)
 
 
-def grid_of_counts(title: str, x_edges: Sequence[float], y_edges: Sequence[float], counts: np.ndarray, x_label: str) -> Html:
+def grid_of_counts(
+    title: str, x_edges: Sequence[float], y_edges: Sequence[float], counts: np.ndarray, x_label: str
+) -> Html:
     """Counts (X, Y) as a grid of cells, darker for more."""
     frame = _Frame(x_edges[0], x_edges[-1], y_edges[0], y_edges[-1])
     parts = [frame.grid(x_label)]
@@ -90,7 +92,9 @@ def key(series: Sequence[Line]) -> Html:
     for s in series:
         kind = "curve dash" if s.dashed else "curve"
         stroke = tag("path", d="M1 6H25", class_=kind, style=f"stroke:var(--c{s.colour % COLOURS + 1})")
-        items.append(tag("li", tag("svg", stroke, width=26, height=12, viewBox="0 0 26 12", aria_hidden="true"), s.name))
+        items.append(
+            tag("li", tag("svg", stroke, width=26, height=12, viewBox="0 0 26 12", aria_hidden="true"), s.name)
+        )
     return tag("ul", *items, class_="key")
 
 
@@ -122,7 +126,9 @@ class _Frame:
         for value in ticks(y_low, y_high):
             y = _n(self.y(value))
             parts.append(tag("path", d=f"M{LEFT} {y}H{_n(right)}", class_="rule"))
-            parts.append(tag("text", _short(value), x=LEFT - 5, y=_n(self.y(value) + 4), text_anchor="end", class_="tick"))
+            parts.append(
+                tag("text", _short(value), x=LEFT - 5, y=_n(self.y(value) + 4), text_anchor="end", class_="tick")
+            )
         for value in ticks(x_low, x_high):
             place = _n(self.x(value))
             parts.append(tag("path", d=f"M{place} {_n(floor)}v4", class_="axis"))

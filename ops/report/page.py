@@ -22,17 +22,20 @@ class Html(str):
     """Text that is markup already; any other text is escaped when it enters the page."""
 
 
+_ABSENT = Html("<strong>Not available: </strong>")
+
+
 class Missing(LineamentError):
     """Something the report would show and cannot; the message ends the sentence "Not available: …"."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: its anchor, its heading, and what makes its content."""
+    """A part of the page: its anchor, its heading, its content."""
 
     anchor: str
     title: str
-    body: Callable[[], Html]
+    content: Html
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Embedding:
     quality: int
 
 
-def tag(name: str, *content: str, **attributes: str | int | float | None) -> Html:
+def tag(name: str, /, *content: str, **attributes: str | int | float | None) -> Html:
     """An element. ``class_`` and ``aria_label`` become ``class`` and ``aria-label``; None leaves an attribute out."""
     words = [name]
     for key, value in attributes.items():
@@ -85,41 +88,50 @@ def cell(value: object) -> str:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.number) or (isinstance(value, str) and value[:1].isdigit())
+    if isinstance(value, str):
+        return not isinstance(value, Html) and value[:1].isdigit()
+    return isinstance(value, int | float | np.number)
 
 
-def picture(source: Path | np.ndarray, alt: str, how: Embedding, caption: str = "") -> Html:
-    """A figure with the picture embedded.
+def picture(path: Path, caption: str, how: Embedding, made_by: str) -> Html:
+    """A figure with the picture of a file embedded.
+
+    Args:
+        path: the picture.
+        caption: below it, and its description for who cannot see it.
+        how: width and quality.
+        made_by: the unit that makes the file, for the sentence that stands where there is none.
 
     Raises:
         Missing: there is no such file, or it is no picture.
     """
-    if isinstance(source, np.ndarray):
-        image, data = source, encode_png(source)
-    else:
-        if not source.is_file():
-            raise Missing(f"{source.name} has not been made")
-        data = source.read_bytes()
-        try:
-            image = decode(data)
-        except LineamentError as error:
-            raise Missing(f"{source.name} is damaged ({error})") from None
-    kind = "png"
+    if not path.is_file():
+        raise Missing(f"{path.name} of {made_by} has not been made; dvc repro {made_by} makes it")
+    data, kind = path.read_bytes(), "png"
+    try:
+        image = decode(data)
+    except LineamentError as error:
+        raise Missing(f"{path.name} of {made_by} is damaged ({error}); dvc checkout restores it") from None
     if len(data) > SMALL or image.shape[1] > how.width or not data.startswith(b"\x89PNG"):
         image = shrink_to_width(image, how.width)
-        data, kind = encode_png(image), "png"
+        data = encode_png(image)
         smaller = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=how.quality, colorspace="RGB")
         if len(smaller) < len(data):
             data, kind = smaller, "jpeg"
     source_text = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     height, width = image.shape[:2]
-    shown = tag("img", src=source_text, alt=alt, width=width, height=height, loading="lazy")
-    return tag("figure", shown, tag("figcaption", caption or alt))
+    shown = tag("img", src=source_text, alt=caption, width=width, height=height)
+    return tag("figure", shown, tag("figcaption", caption))
 
 
-def missing(error: Exception) -> Html:
+def missing(why: str) -> Html:
     """The sentence that stands where something could not be shown."""
-    return tag("p", tag("strong", "Not available: "), str(error).rstrip(".") + ".", class_="missing")
+    return tag("p", _ABSENT, why.rstrip(".") + ".", class_="missing")
+
+
+def absences(content: str) -> list[str]:
+    """The reasons of all that ``content`` could not show."""
+    return [html.unescape(part.partition("</p>")[0]) for part in content.split(_ABSENT)[1:]]
 
 
 def attempt(make: Callable[[], Html]) -> Html:
@@ -127,7 +139,7 @@ def attempt(make: Callable[[], Html]) -> Html:
     try:
         return make()
     except LineamentError as error:
-        return missing(error)
+        return missing(str(error))
 
 
 def notes(lines: Iterable[str]) -> Html:
@@ -136,10 +148,10 @@ def notes(lines: Iterable[str]) -> Html:
 
 
 def render(title: str, lead: str, sections: Sequence[Section], foot: str) -> str:
-    """The whole page. A section whose content cannot be made says why; the others stand."""
+    """The whole page."""
     style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
     links = [tag("a", s.title, href=f"#{s.anchor}") for s in sections]
-    parts = [tag("section", tag("h2", s.title), attempt(s.body), id=s.anchor) for s in sections]
+    parts = [tag("section", tag("h2", s.title), s.content, id=s.anchor) for s in sections]
     head = tag(
         "head",
         Html('<meta charset="utf-8"/>'),

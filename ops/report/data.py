@@ -1,0 +1,130 @@
+"""Sections about the pictures: how many came how far, what each step saw, where the cameras are."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ops.crawl.sources import load_sources
+from ops.dag import Dag
+from ops.report import chart
+from ops.report.page import Embedding, Html, Missing, attempt, join, picture, table, tag
+from ops.status import step_tables
+from ops.store import tables
+
+YAW_BIN, PITCH_BIN = 10, 5  # degrees
+
+
+def counts(root: Path) -> dict[str, dict[str, dict[str, Any] | None]]:
+    """By source, by step: in, kept, rejected, reasons; None for a step that has not run."""
+    return {
+        source: {
+            step: tables.counts(tables.read(path)) if path.is_file() else None
+            for step, path in step_tables(source, root / "data/raw", root / "data/labels").items()
+        }
+        for source in load_sources(root / "params.yaml")
+    }
+
+
+def counts_section(root: Path) -> Html:
+    """A table a source, and what the training shards took."""
+    parts: list[str] = []
+    for source, steps in counts(root).items():
+        parts.append(tag("h3", f"Source {source}"))
+        parts.append(attempt(partial(_counts_table, source, steps)))
+    parts.append(tag("h3", "Training shards"))
+    parts.append(attempt(lambda: _shards(root)))
+    return join(parts)
+
+
+def _counts_table(source: str, steps: dict[str, dict[str, Any] | None]) -> Html:
+    if not any(steps.values()):
+        raise Missing(f"no step has run yet; dvc repro crawl@{source} begins")
+    rows: list[list[object]] = []
+    for step, found in steps.items():
+        if found is None:
+            rows.append([step, None, None, None, "not run yet"])
+            continue
+        rows.append([step, found["in"], found["kept"], found["rejected"], _why(found)])
+    return table(("step", "in", "kept", "rejected", "why"), rows, f"Pictures of {source}, step by step")
+
+
+def _shards(root: Path) -> Html:
+    found = read_json(root / "metrics/shards_faces.json")
+    row = ["shards_faces", found["in"], found["kept"], found["rejected"], _why(found)]
+    return table(("stage", "in", "kept", "rejected", "why"), [row], "Samples of all sources")
+
+
+def _why(found: dict[str, Any]) -> str:
+    reasons = {reason: number for reason, number in found.get("reasons", {}).items() if number}
+    return ", ".join(f"{reason.replace('_', ' ')} {number}" for reason, number in reasons.items()) or Html("")
+
+
+def sheets_section(root: Path, how: Embedding) -> Html:
+    """The preview of every stage but the last, in the order of the lineage."""
+    dag = Dag.load(root)
+    parts = []
+    for unit in dag.units.values():
+        for out in unit.outs:
+            if out.startswith("data/previews/") and unit.stage != "report":
+                text = f"{unit.name}: {dag.stages[unit.stage].description}"
+                show = partial(picture, root / out, text, how, made_by=unit.name)
+                parts.append(attempt(show))
+    if not parts:
+        raise Missing("dvc.yaml declares no previews")
+    return tag("div", *parts, class_="grid big")
+
+
+def camera_section(root: Path) -> Html:
+    """Where the cameras of the kept pictures stand."""
+    yaw, pitch = [], []
+    for source in load_sources(root / "params.yaml"):
+        path = root / "data/labels" / source / "camera.parquet"
+        if path.is_file():
+            kept = tables.kept(tables.read(path))
+            yaw += kept.column("yaw").to_pylist()
+            pitch += kept.column("pitch").to_pylist()
+    if not yaw:
+        raise Missing("no picture has a camera label yet; dvc repro camera makes them")
+    x, y = np.asarray(yaw), np.asarray(pitch)
+    yaw_edges, pitch_edges = _edges(x, YAW_BIN), _edges(y, PITCH_BIN)
+    both, _, _ = np.histogram2d(x, y, bins=(yaw_edges, pitch_edges))
+    note = (
+        f"{len(x):,} pictures with a camera. Yaw is the azimuth of the camera, positive on the subject's left; half of "
+        f"them lie within ±{np.median(np.abs(x)):.0f}°. These are labels estimated from landmarks, not the truth."
+    )
+    charts = (
+        chart.bars("Yaw", yaw_edges.tolist(), np.histogram(x, yaw_edges)[0].tolist(), "degrees"),
+        chart.bars("Pitch", pitch_edges.tolist(), np.histogram(y, pitch_edges)[0].tolist(), "degrees"),
+        chart.grid_of_counts(
+            "Pitch over yaw", yaw_edges.tolist(), pitch_edges.tolist(), both.astype(int), "yaw, degrees"
+        ),
+    )
+    return join([tag("p", note), tag("div", *(tag("figure", c) for c in charts), class_="grid")])
+
+
+def _edges(values: np.ndarray, step: int) -> np.ndarray:
+    low, high = np.floor(values.min() / step) * step, np.ceil(values.max() / step) * step
+    return np.arange(low, max(high, low + step) + step / 2, step)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON mapping.
+
+    Raises:
+        Missing: there is none, or it is damaged.
+    """
+    import json
+
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise Missing(f"{path.name} has not been made; dvc repro makes it") from None
+    except ValueError as error:
+        raise Missing(f"{path.name} is damaged ({error}); dvc checkout or dvc repro restores it") from None
+    if not isinstance(found, dict):
+        raise Missing(f"{path.name} holds no mapping")
+    return found
