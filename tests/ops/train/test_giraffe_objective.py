@@ -211,7 +211,8 @@ def test_samples_are_one_object_a_row_and_repeatable():
     assert grid.shape == (6, 3, 16, 16)
     assert torch.equal(grid, again)
     torch.testing.assert_close(single, grid[1::3], atol=2e-6, rtol=0)  # the middle column is the front
-    assert (grid[0] - grid[2]).abs().max() > 1e-5
+    assert (grid[0] - grid[2]).abs().max() > 1e-5  # another angle
+    assert (grid[1] - grid[4]).abs().max() > 1e-3  # another object
 
 
 def test_mixed_precision_stays_finite():
