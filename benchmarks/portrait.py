@@ -1,8 +1,4 @@
-"""The fast paths of the portrait generator against their plain references, on a synthetic body.
-
-On Linux the allocator decides much of a CPU timing; specs of a run should set ``MALLOC_TRIM_THRESHOLD_`` and
-``MALLOC_MMAP_THRESHOLD_`` high, for both sides alike.
-"""
+"""The fast paths of the portrait generator against their plain references, on a synthetic body."""
 
 from __future__ import annotations
 
@@ -66,7 +62,7 @@ def _crossing_rows() -> list[Row]:
         equal = float(torch.equal(fast.fraction, plain.fraction) and torch.equal(fast.valid, plain.valid))
         times = alternate(partial(crossings, field, levels), partial(crossings_reference, field, levels), 15)
         rows.append(speedup(f"portrait/crossings of 24 levels, {samples} samples", *times, 5))
-        rows.append(at_least(f"portrait/crossings equal one by one, {samples} samples", equal, "share", 1))
+        rows.append(at_least(f"portrait/crossings equal, {samples} samples", equal, "share", 1))
     return rows
 
 
@@ -97,9 +93,9 @@ def _skinning_rows(generator: PortraitGenerator, body: Body) -> list[Row]:
     spread = torch.stack([(plain.at(sample + a) - here).abs().amax(-1) for a in grid]).amax(0)
     close = ((volume.at(sample) - here).abs().amax(-1) < 1e-3)[spread < 1e-3].float().mean().item()
     return [
-        speedup("portrait/inverse skinning of both cameras, baking included", *both, 5),
-        speedup("portrait/inverse skinning, reading a baked pose", *reading, 5),
-        at_least("portrait/baked transforms within 1e-3 outside seams", close, "share", 0.999),
+        speedup("portrait/skinning of both cameras, baking included", *both, 5),
+        speedup("portrait/skinning from a baked pose", *reading, 5),
+        at_least("portrait/baked skinning, equal outside seams", close, "share", 0.999),
     ]
 
 
@@ -131,9 +127,7 @@ def _memory_row() -> Row:
         process.start()
         peaks.append(answer.get(timeout=300))
         process.join()
-    return at_most(
-        "portrait/memory of a backward pass in bands, share of the whole picture's", peaks[0] / peaks[1], "share", 0.4
-    )
+    return at_most("portrait/memory of bands over whole picture", peaks[0] / peaks[1], "share", 0.4)
 
 
 def _time_rows(generator: PortraitGenerator, body: Body) -> list[Row]:
@@ -146,7 +140,7 @@ def _time_rows(generator: PortraitGenerator, body: Body) -> list[Row]:
             generator.surface(generator.cast(lookup, label, view, _SIDE), styles)
 
         surface()
-        return [Row("portrait/deformation and crossings of a 128^2 portrait", seconds(surface), "s")]
+        return [Row("portrait/deformation and crossings, 128^2", seconds(surface), "s")]
 
 
 def rows() -> list[Row]:

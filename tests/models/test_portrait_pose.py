@@ -180,9 +180,9 @@ def test_lattice_points_get_the_transform_of_their_nearest_vertex():
     torch.testing.assert_close(volume.at(lattice), expected, atol=1e-4, rtol=0)
 
 
-def test_a_resolution_that_does_not_split_into_blocks_is_refused():
-    with pytest.raises(ValueError, match="multiple of 4"):
-        bake_transforms(toy_body.body(torch.zeros(1, 4, 3)), torch.zeros(3), torch.ones(3), resolution=18)
+def test_a_resolution_that_does_not_split_into_groups_is_refused():
+    with pytest.raises(ValueError, match="multiple of 8"):
+        bake_transforms(toy_body.body(torch.zeros(1, 4, 3)), torch.zeros(3), torch.ones(3), resolution=20)
 
 
 def test_a_body_with_mismatched_parts_is_refused():
