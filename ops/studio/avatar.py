@@ -18,6 +18,7 @@ from ops.studio.people import Person
 # Arms hang: anny's rest pose holds them out. Radians about +z for the left shoulder, mirrored for the right.
 ARMS_DOWN = 0.62
 LIGHT_PLACES = 3  # along a strand, where its light is sampled
+_HIDDEN = -0.06  # world units below the neckline, where skin is covered for certain
 _BODY_MAP = 192  # pixels of the front and back maps that strands rest on
 _BODY_EXTENT, _BODY_MIDDLE = 3.0, -0.75  # world units across, height of the middle
 
@@ -33,7 +34,7 @@ class Avatar:
         strands: None for the bald and beardless; strand_transfer: (S * LIGHT_PLACES, 9).
         sheet: texture (HEIGHT, WIDTH, 3); labels: parsing classes (HEIGHT, WIDTH).
         eyes: the sheet's eye patches without highlights; every view sets its own.
-        triangles: (F, 3) int32 over painted copies, then garment, then ribbon vertices.
+        triangles: (F, 3) int32 over painted copies, then garment, then ribbon vertices; covered skin is left out.
     """
 
     person: Person
@@ -124,7 +125,9 @@ def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
     sheet = paint.texture(c, person, seed, scalp)
     x, y, side = canvas.EYE_PATCH
     n_body, n_garment = len(c.vertex), len(garment.first)
-    faces = [c.triangles, garment.triangles + n_body]
+    covered = clothes.height_over_neckline(c.mean, person.garment) < _HIDDEN
+    shown = c.triangles[~covered[c.vertex][c.triangles].all(1)]
+    faces = [shown, garment.triangles + n_body]
     if strands is not None:
         faces.append(ribbon_quads(*strands.points.shape[:2]) + n_body + n_garment)
     return Avatar(
@@ -142,8 +145,8 @@ def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
         eyes=sheet[y : y + side, x : x + 2 * side].copy(),
         labels=canvas.label_sheet(c, scalp),
         triangles=np.concatenate(faces).astype(np.int32),
-        body_triangles=len(c.triangles),
-        textured_triangles=len(c.triangles) + len(garment.triangles),
+        body_triangles=len(shown),
+        textured_triangles=len(shown) + len(garment.triangles),
     )
 
 

@@ -35,9 +35,9 @@ class Style:
         inertia: how much of its direction a strand keeps from step to step.
     """
 
-    strands: int = 3200
+    strands: int = 3000
     length: float = 0.3
-    width: float = 0.0075
+    width: float = 0.0085
     lift: float = 0.3
     layer: float = 0.03
     gravity: float = 0.3
@@ -48,49 +48,33 @@ class Style:
     tail: float = 0.0
     fringe: bool = False
     top: bool = True
-    steps: int = 14
+    steps: int = 12
     inertia: float = 0.9
 
+
+_LOOSE = Style(strands=3800, width=0.0095, lift=0.2, layer=0.045, gravity=0.6, comb=(0.5, 0.12, 0.2, 0), inertia=0.65)
+_TIED = Style(strands=3600, width=0.009, length=0.5, lift=0.1, layer=0.012, gravity=0.0)
+_SHORT = Style(strands=3600, width=0.0075)
 
 STYLES: dict[str, Style | None] = {
     "bald": None,
     "buzz": Style(strands=5000, length=0.022, width=0.0045, lift=0.9, layer=0.0, gravity=0.0, steps=2),
-    "receding": Style(
-        strands=3600, length=0.09, lift=0.2, layer=0.012, gravity=0.2, comb=(0, 0.5, 0.4, 0), top=False, steps=6
+    "receding": replace(
+        _SHORT, length=0.09, lift=0.2, layer=0.012, gravity=0.2, comb=(0, 0.5, 0.4, 0), top=False, steps=6
     ),
-    "crop": Style(
-        strands=4200, length=0.115, width=0.0065, lift=0.5, layer=0.02, gravity=0.12, comb=(0.2, 0.1, 0.3, 0.5), steps=6
+    "crop": replace(_SHORT, length=0.115, lift=0.5, layer=0.02, gravity=0.12, comb=(0.2, 0.1, 0.3, 0.5), steps=6),
+    "side_part": replace(_SHORT, length=0.19, lift=0.3, layer=0.035, gravity=0.3, comb=(0.8, 0.25, 0.2, 0), steps=9),
+    "slick_back": replace(_SHORT, length=0.25, lift=0.15, layer=0.035, gravity=0.26, comb=(0, 1.1, 0.2, 0), steps=10),
+    "curly": replace(
+        _SHORT, length=0.24, lift=0.55, layer=0.06, gravity=0.12, comb=(0.2, 0.2, 0.1, 0), curl=0.02, turns=2.2
     ),
-    "side_part": Style(
-        strands=4200, length=0.19, lift=0.3, layer=0.035, gravity=0.3, comb=(0.8, 0.25, 0.2, 0), steps=9
-    ),
-    "slick_back": Style(
-        strands=4200, length=0.25, lift=0.15, layer=0.035, gravity=0.26, comb=(0, 1.1, 0.2, 0), steps=10
-    ),
-    "curly": Style(
-        strands=4200, length=0.24, lift=0.55, layer=0.06, gravity=0.12, comb=(0.2, 0.2, 0.1, 0), curl=0.022, turns=3
-    ),
-    "afro": Style(strands=5200, length=0.24, lift=1.0, layer=0.02, gravity=0.0, curl=0.02, turns=4),
-    "bob": Style(strands=4600, length=0.56, lift=0.2, layer=0.05, gravity=0.55, comb=(0.5, 0.1, 0.2, 0), inertia=0.7),
-    "fringe_bob": Style(
-        strands=5000, length=0.58, lift=0.2, layer=0.05, gravity=0.55, comb=(0.4, 0.0, 0.3, 0), fringe=True, inertia=0.7
-    ),
-    "long": Style(
-        strands=5000, length=1.05, lift=0.2, layer=0.055, gravity=0.6, comb=(0.5, 0.15, 0.2, 0), inertia=0.65
-    ),
-    "wavy": Style(
-        strands=5000,
-        length=1.0,
-        lift=0.25,
-        layer=0.06,
-        gravity=0.5,
-        comb=(0.5, 0.15, 0.2, 0),
-        curl=0.022,
-        turns=3.5,
-        inertia=0.7,
-    ),
-    "ponytail": Style(strands=4400, length=0.5, lift=0.1, layer=0.012, gravity=0.0, tie=(0.0, 0.13, -0.40), tail=0.62),
-    "bun": Style(strands=4200, length=0.5, lift=0.1, layer=0.012, gravity=0.0, tie=(0.0, 0.30, -0.30), tail=0.0),
+    "afro": Style(strands=4600, width=0.007, length=0.22, lift=1.0, layer=0.02, gravity=0.0, curl=0.016, turns=2.2),
+    "bob": replace(_LOOSE, length=0.56, gravity=0.55),
+    "fringe_bob": replace(_LOOSE, length=0.58, comb=(0.4, 0.0, 0.3, 0), fringe=True),
+    "long": replace(_LOOSE, length=1.02, gravity=0.72, inertia=0.55),
+    "wavy": replace(_LOOSE, length=0.98, gravity=0.65, inertia=0.6, curl=0.018, turns=2.6),
+    "ponytail": replace(_TIED, tie=(0.0, 0.13, -0.40), tail=0.62),
+    "bun": replace(_TIED, tie=(0.0, 0.30, -0.30)),
 }
 
 # Elevation of the hairline, degrees, at |azimuth| of the root: forehead, temple, sideburn, over the ear, nape.
@@ -265,7 +249,8 @@ def _grow_scalp(
     fringe = np.zeros(n, dtype=bool)
     if style.fringe:
         fringe = (np.abs(azimuth) < 0.85) & (elevation > 0.4) & (elevation < 1.25) & (roots[:, 2] > 0)
-        length = np.where(fringe, (0.30 + 0.10 * (elevation - 0.7)) * rng.uniform(0.9, 1.05, n), length)
+        short = np.clip(0.155 + 0.28 * (elevation - 0.75), 0.12, 0.32)  # down to the brows
+        length = np.where(fringe, short * rng.uniform(0.85, 1.05, n), length)
     comb = np.zeros((n, 3))
     # A parting runs over the crown and ends there: behind, hair falls straight down.
     parted = np.clip((roots[:, 2] + 0.16) / 0.2, 0, 1) * np.clip((roots[:, 1] - 0.02) / 0.15, 0, 1)

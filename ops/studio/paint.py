@@ -122,8 +122,9 @@ def _draw_brows(skin: np.ndarray, c: Canvas, person: Person, rng: np.random.Gene
         outward = np.sign(line[-1, 0] - line[0, 0])
         for _ in range(int(330 * person.brow_weight)):
             t = rng.random()
-            root = line[int(t * 31)] + rng.normal(0, 1, 2) * [1.5, 4.8 * person.brow_weight * (1.05 - 0.75 * t)]
-            lean = np.array([outward * (0.45 + 0.55 * t), -(0.85 - 1.0 * t)]) * rng.uniform(7, 13)
+            thick = person.brow_weight * (0.9 + 0.35 * np.sin(np.pi * t) - 0.6 * t)
+            root = line[int(t * 31)] + rng.normal(0, 1, 2) * [1.5, 4.6 * thick]
+            lean = np.array([outward * (0.7 + 0.3 * t), 0.6 * t - 0.45]) * rng.uniform(7, 13)
             cv2.line(
                 layer,
                 tuple(int(value * 16) for value in root),

@@ -105,10 +105,9 @@ def photograph(model: Anny, avatar: Avatar, view: View, background: np.ndarray |
             ],
             device="cpu",
         )
+    triangles, body_count = _facing(avatar, screen)
     side = 2 * size
-    buffer = raster_warp.z_buffer(
-        torch.from_numpy(screen)[None], torch.from_numpy(avatar.triangles), side, side, near=0.05
-    )
+    buffer = raster_warp.z_buffer(torch.from_numpy(screen)[None], torch.from_numpy(triangles), side, side, near=0.05)
     picture = np.empty((size, size, 3), np.uint8)
     mask, parsing = np.empty((size, size), np.uint8), np.empty((size, size), np.uint8)
     depth = np.empty((size, size), np.float32)
@@ -118,13 +117,13 @@ def photograph(model: Anny, avatar: Avatar, view: View, background: np.ndarray |
         inputs=[
             buffer,
             arrays[0],
-            shared(avatar.triangles, wp.int32),
+            shared(triangles, wp.int32),
             shared(uv, wp.vec2),
             arrays[1],
             arrays[2],
             shared(_with_catchlights(avatar, view), wp.vec3),
-            avatar.textured_triangles,
-            avatar.body_triangles,
+            body_count + avatar.textured_triangles - avatar.body_triangles,
+            body_count,
             shared(avatar.labels, wp.uint8),
             shared(np.ascontiguousarray(behind, dtype=np.float32), wp.vec3),
             *(shared(value, wp.uint8) for value in (picture, mask, parsing)),
@@ -142,6 +141,18 @@ def pose_face(model: Anny, avatar: Avatar, view: View) -> np.ndarray:
     return skin(torch.from_numpy(avatar.rest)[None] + offsets, model.skinning_weights, transforms)[0].numpy()
 
 
+def _facing(avatar: Avatar, screen: np.ndarray) -> tuple[np.ndarray, int]:
+    """The avatar's triangles without those of the body that look away, and how many of the body's are left.
+
+    The body is closed, so they are never seen; garments and hair are open and stay.
+    """
+    count = avatar.body_triangles
+    a, b, c = (screen[avatar.triangles[:count, corner], :2] for corner in range(3))
+    ab, ac = b - a, c - a
+    front = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0] < 0  # counter-clockwise in the world, y is down on the screen
+    return np.concatenate([avatar.triangles[:count][front], avatar.triangles[count:]]), int(front.sum())
+
+
 def _gloss(
     model: Anny, avatar: Avatar, posed: np.ndarray, normals: np.ndarray, eye: np.ndarray, view: View
 ) -> np.ndarray:
@@ -153,7 +164,7 @@ def _gloss(
     facing = np.clip((normals * half).sum(1), 0, 1)
     fresnel = 0.04 + 0.25 * (1 - np.clip((normals * towards).sum(1), 0, 1)) ** 5
     lips = model.get_buffer("uv_lips").numpy()
-    strength = (1.0 * facing**16 + 1.0 * lips * facing**24) * fresnel * avatar.open_sky**2
+    strength = (1.0 * facing**16 + 0.45 * lips * facing**20) * fresnel * avatar.open_sky**2
     strength[model.parts.numpy() != 0] = 0
     lit = np.clip((normals * view.key).sum(1) * 4, 0, 1)
     return (strength * lit)[:, None] * view.key_colour * 1.4
