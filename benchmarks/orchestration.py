@@ -1,6 +1,6 @@
 """What orchestration costs: DVC finding nothing to do, loading the code location, an asset that is up to date.
 
-Measured on a small project of the same style as the real one, made here: what a no-op costs does not depend on the data.
+Measured on a small project of the same style as the real one, made here: what a no-op costs does not depend on data.
 """
 
 from __future__ import annotations

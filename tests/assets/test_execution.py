@@ -116,8 +116,9 @@ def test_gives_up_when_patience_ends(project: Project, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_a_lock_that_a_kill_left_behind(project: Project, damaged: bool) -> None:
+def test_a_lock_that_a_kill_left_behind(project: Project, damaged: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of the dead process now belongs to another program; or the lock file is cut short."""
+    monkeypatch.setenv("LINEAMENT_PATIENCE", "30")
     project.tell()
     project.edit("params.yaml", "word: b", "word: b2")
     innocent = subprocess.Popen(["sleep", "60"])

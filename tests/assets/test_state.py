@@ -166,8 +166,11 @@ def test_hand_run_between_dagster_runs_is_told_before_what_consumed_it(project: 
     assert agree(project) == {"train_tiny@plain", "train_tiny@fancy"}
 
 
-def test_checked_out_again(project: Project, sync: Sync) -> None:
-    project.tell()
+@pytest.mark.parametrize("known_before", [True, False])
+def test_checked_out_again(project: Project, sync: Sync, known_before: bool) -> None:
+    """Also where Dagster has never heard of what the consumer read until it comes back."""
+    if known_before:
+        project.tell()
     lock, params = (project.root / "dvc.lock").read_text(), (project.root / "params.yaml").read_text()
     project.edit("params.yaml", "word: s1", "word: s2")
     project.repro("--single-item", "crawl@studio")
