@@ -44,9 +44,9 @@ def rows() -> list[Row]:
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     cost = json.loads(said.splitlines()[-1])
     size = f"{SAMPLES // 1000}k x {DIMENSIONS}"
-    sets = [np.concatenate(list(batches(seed))) for seed in (0, 1)]
-    kernel = seconds(lambda: kid(*sets))
-    sets.clear()
+    first, second = (np.concatenate(list(batches(seed))) for seed in (0, 1))
+    kernel = seconds(lambda: kid(first, second))
+    del first, second
     recogniser = Dlib128()
     images = list(np.random.default_rng(0).integers(0, 256, (PICTURES, 64, 64, 3), dtype=np.uint8))
     recogniser.embed(images[:1])
