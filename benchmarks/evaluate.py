@@ -46,7 +46,7 @@ def rows() -> list[Row]:
     size = f"{SAMPLES // 1000}k x {DIMENSIONS}"
     first, second = (np.concatenate(list(batches(seed))) for seed in (0, 1))
     kernel = seconds(lambda: kid(first, second))
-    del first, second
+    first = second = np.empty(0)  # give their memory back
     recogniser = Dlib128()
     images = list(np.random.default_rng(0).integers(0, 256, (PICTURES, 64, 64, 3), dtype=np.uint8))
     recogniser.embed(images[:1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,19 +24,21 @@ def _demo(_: argparse.Namespace) -> int:
 The report: {REPORT.resolve()}
 
 What to try next
-  make ui                                        the lineage in Dagster, with a picture of every step
-  .venv/bin/lineament status                     how many pictures came how far, and why the others fell
-  .venv/bin/lineament source add mine --folder PHOTOS
-  .venv/bin/dvc repro                            your own pictures through the same lineage
-  .venv/bin/lineament profile use gpu            the settings for one GPU, then again: dvc repro
+  make ui                                    the lineage in Dagster, with a picture of every step
+  . .venv/bin/activate                       then, in this shell:
+  lineament status                           how many pictures came how far, and why the others fell
+  lineament source add mine --folder PHOTOS  and `dvc repro`: your own pictures through the same lineage
+  lineament profile use gpu                  the settings for one GPU, then again `dvc repro`
 """
     )
     return 0
 
 
 def _dvc(*words: str) -> int:
-    """Run dvc in this environment; busy locks of a run beside this one are reported by dvc itself."""
-    return subprocess.run([sys.executable, "-m", "dvc", *words], check=False).returncode
+    """Run dvc with this environment's python first on the path, activated or not: the stages' commands call it."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = {**os.environ, "PATH": path}
+    return subprocess.run([sys.executable, "-m", "dvc", *words], env=environment, check=False).returncode
 
 
 def _source(arguments: argparse.Namespace) -> int:
