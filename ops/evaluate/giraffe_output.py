@@ -24,6 +24,8 @@ AUC_COLUMNS = (
     "variant", "angle", "azimuth", "auc", "low", "high", "object_low", "object_high", "eer", "genuine", "impostor",
     "change", "paper",
 )  # fmt: skip
+STILL = 0.25  # side views that change less than this share of what two objects differ by; unpublished: our choice
+ALIKE = 2.0  # grey levels; objects that differ by less are one object; unpublished: our choice
 MAX_ROC_POINTS = 1000  # a curve in roc.csv; unpublished: our choice
 
 
@@ -64,6 +66,7 @@ def write_results(
         "variants": {m.variant: _entry(m, data_hash) for m in measured},
         "not_available": {name: "no checkpoint of it" for name in published.AAMNCE_AUC if name not in _names(measured)},
         "paper": {"source": published.AAMNCE_SOURCE, "auc": published.AAMNCE_AUC},
+        "warnings": [line for m in measured for line in warnings(m)],
         "differs": differences(measured, p, recogniser, data_hash),
     }
     (folder / "auc.json").write_text(json.dumps(results, indent=2) + "\n")
@@ -78,6 +81,22 @@ def write_results(
         (folder / f"roc_{m.variant}.svg").write_bytes(plots.svg(canvas))
         (folder / f"strips_{m.variant}.png").write_bytes(encode_png(strip(m.shown, p.angles)))
     return results, _preview(measured, p, recogniser)
+
+
+def warnings(m: Measured) -> list[str]:
+    """What makes a variant's areas meaningless, if anything does."""
+    change = float(np.mean([row["change"] for row in m.angles.values()]))
+    if m.between < ALIKE:
+        return [
+            f"{_title(m.variant)} draws nearly the same picture for every object (they differ by {m.between:.1f} grey "
+            "levels): its areas say nothing about identity."
+        ]
+    if change < STILL * m.between:
+        return [
+            f"{_title(m.variant)} hardly turns its objects: a side view differs from the front by {change:.1f} grey "
+            f"levels, two objects by {m.between:.1f}. Its areas say little about identity."
+        ]
+    return []
 
 
 def differences(

@@ -16,7 +16,7 @@ from pydantic import Field
 from ops.evaluate import plots
 from ops.evaluate.published import TITLES
 from ops.report import data, models, record
-from ops.report.page import Embedding, Html, Missing, Section, absences, attempt, join, render, tag
+from ops.report.page import Embedding, Html, Missing, Section, absences, attempt, join, render, tag, warning
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.publish import publish
@@ -108,7 +108,8 @@ def summary(root: Path, results: dict[str, Any] | None) -> Html:
         )
     else:
         words += "Nothing has been evaluated yet."
-    return join([tag("dl", *boxes, class_="facts"), tag("p", words)])
+    minded = [warning(line) for line in (results or {}).get("warnings", [])]
+    return join([tag("dl", *boxes, class_="facts"), tag("p", words), *minded])
 
 
 def preview(root: Path) -> np.ndarray:

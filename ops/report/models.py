@@ -11,7 +11,7 @@ from typing import Any
 from ops.evaluate.published import TITLES
 from ops.report import chart
 from ops.report.data import read_json
-from ops.report.page import Embedding, Html, Missing, attempt, join, missing, notes, picture, table, tag
+from ops.report.page import Embedding, Html, Missing, attempt, join, missing, notes, picture, table, tag, warning
 from ops.train.curves import read_curves
 
 SYSTEM = "giraffe"
@@ -137,10 +137,14 @@ def verification_section(root: Path) -> Html:
         "how sure the area is. Equal error rates and all numbers are in data/evaluation/giraffe/auc.csv."
     )
     parts = [
-        tag("p", lead), *absent, tag("h3", "ROC curves"), attempt(lambda: _rocs(root)), tag("h3", "Area by angle"),
-        _areas(results), _auc_table(results), tag("p", explained, class_="small"), tag("h3", "How much a view changes"),
-        _change_table(results), tag("h3", "What differs from the paper"), notes(results["differs"]),
-    ]  # fmt: skip
+        tag("p", lead),
+        *absent,
+        *map(warning, results["warnings"]),
+        *(tag("h3", "ROC curves"), attempt(partial(_rocs, root))),
+        *(tag("h3", "Area by angle"), _areas(results), _auc_table(results), tag("p", explained, class_="small")),
+        *(tag("h3", "How much a view changes"), _change_table(results)),
+        *(tag("h3", "What differs from the paper"), notes(results["differs"])),
+    ]
     return join(parts)
 
 

@@ -129,6 +129,11 @@ def missing(why: str) -> Html:
     return tag("p", _ABSENT, why.rstrip(".") + ".", class_="missing")
 
 
+def warning(text: str) -> Html:
+    """A sentence that must not be overlooked."""
+    return tag("p", tag("strong", "Mind: "), text, class_="missing")
+
+
 def absences(content: str) -> list[str]:
     """The reasons of all that ``content`` could not show."""
     return [html.unescape(part.partition("</p>")[0]) for part in content.split(_ABSENT)[1:]]

@@ -108,6 +108,7 @@ def limits_section(root: Path, unavailable: list[str], evaluation: dict[str, Any
     """What failed or is missing, and what must not be read into the numbers."""
     lines = [f"Missing above: {line}" for line in unavailable]
     if evaluation:
+        lines += evaluation["warnings"]
         objects = evaluation["protocol"]["objects"]
         if objects < 1000:
             lines.append(f"{objects} objects a variant give wide intervals; differences within them mean nothing.")

@@ -12,6 +12,7 @@ from fixtures import write_checkpoint, write_shards
 from ops.apply.generators import GiraffeRenderer, load_generator
 from ops.evaluate import giraffe, published, verification
 from ops.evaluate.giraffe import EvaluateGiraffeParams, main
+from ops.evaluate.giraffe_output import warnings
 from ops.evaluate.identity import load_recogniser
 from ops.store.pictures import decode
 from ops.store.reader import ShardDataset
@@ -125,6 +126,19 @@ def test_a_generator_that_ignores_the_camera_is_found_out():
     m = giraffe.measure("x", {}, embeddings, thumbs, thumbs, p, load_recogniser("dlib_128d"))
     assert m.mean_auc == 1
     assert m.angles["L60"]["change"] == 0 < m.between
+    (said,) = warnings(m)
+    assert "hardly turns its objects: a side view differs from the front by 0.0 grey levels" in said
+
+
+def test_objects_that_are_one_and_views_that_turn():
+    p = EvaluateGiraffeParams(objects=4, angles=(0.0, 60.0))
+    embeddings = np.random.default_rng(0).normal(size=(4, 2, 8)).astype(np.float32)
+    recogniser = load_recogniser("dlib_128d")
+    thumbs = np.random.default_rng(0).integers(0, 256, (4, 2, 8, 8, 3), dtype=np.uint8)
+    assert warnings(giraffe.measure("x", {}, embeddings, thumbs, thumbs, p, recogniser)) == []
+    thumbs[:] = thumbs[:1]
+    (said,) = warnings(giraffe.measure("x", {}, embeddings, thumbs, thumbs, p, recogniser))
+    assert "nearly the same picture for every object (they differ by 0.0 grey levels)" in said
 
 
 def test_columns_are_matched_with_their_angles():

@@ -146,6 +146,16 @@ def test_areas_are_those_of_the_file_beside_the_papers(whole, built):
     assert "6 genuine and 30 impostor pairs" in found.said("verification")
 
 
+def test_a_warning_stands_first_and_last(project):
+    path = project / "data/evaluation/giraffe/auc.json"
+    results = json.loads(path.read_text())
+    assert results["warnings"] == []
+    path.write_text(json.dumps({**results, "warnings": ["AamNCE hardly turns."]}))
+    found, _ = read(project)
+    for section in ("summary", "verification", "limits"):
+        assert "AamNCE hardly turns." in found.said(section)
+
+
 def test_curves_pass_through_the_files_points(whole, built):
     """The drawn path of a ROC curve, taken back through the axes, is the curve of roc.csv."""
     found, _ = built
