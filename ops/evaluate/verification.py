@@ -122,8 +122,8 @@ def by_object(scores: np.ndarray, confidence: float = 0.95) -> Area:
     wins = np.zeros((n, n))  # how many genuine pairs beat impostor (i, j)
     wins[~np.eye(n, dtype=bool)] = above * n
     # What goes when object k goes: its genuine pair against all, all against its impostors, less what counts twice.
-    own_rows = _beats(genuine[:, None], scores) + _beats(genuine[:, None], scores.T)
-    own = own_rows.sum(1) - 2 * 0.5  # the diagonal, which is a tie with itself in both terms
+    # The diagonal is counted as well; it adds the same to every object, which a variance does not see.
+    own = (_beats(genuine[:, None], scores) + _beats(genuine[:, None], scores.T)).sum(1)
     total = wins.sum()
     lost = below * len(impostor) + wins.sum(0) + wins.sum(1) - own
     left = (total - lost) / ((n - 1) * (n - 1) * (n - 2))

@@ -238,6 +238,13 @@ def test_an_empty_project_still_gives_a_page(project):
     assert "not a git checkout" in found.said("machine")
 
 
+def test_the_pages_own_seconds_do_not_count(project, built):
+    work = project / "data/.work/report/data-report-abc123"
+    work.mkdir(parents=True)
+    (work / "timings.json").write_text('{"stage": "report", "seconds": 600.0, "peak_mb": 1.0}')
+    assert read(project)[0].rows["timings"] == built[0].rows["timings"]
+
+
 def test_timings_are_those_recorded(built):
     found, _ = built
     assert found.row("timings", "crawl")[1:] == ["raw-mine", "61.2", "123"]
