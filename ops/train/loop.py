@@ -206,9 +206,9 @@ class Trainer:
         return None
 
     def _roll_back(self, trouble: str) -> None:
-        """Return to the newest checkpoint, with other random numbers and the data from here on."""
+        """Return to the newest checkpoint, with other random numbers; the data go on from here."""
         self.rollbacks += 1
-        rollbacks, position, step = self.rollbacks, self.position, self.step
+        rollbacks, step = self.rollbacks, self.step
         advice = "Lower the learning rates, raise the regularisation, or set amp to none or bf16."
         if rollbacks > self.params.max_rollbacks:
             raise LineamentError(
@@ -220,7 +220,7 @@ class Trainer:
         if found is None:
             raise LineamentError(f"{self.folder}: training diverged at '{trouble}', and its checkpoints are gone.")
         self._restore(checkpoint.read(found))
-        self.rollbacks, self.position = rollbacks, position
+        self.rollbacks = rollbacks
         self.updater.forgive()
         self._say(
             f"'{trouble}' is not finite or too large by step {step}: back to step {self.step}, "

@@ -78,7 +78,7 @@ def test_pixels_and_camera_are_those_of_the_shard(shards):
 def test_mirroring_turns_half_the_pictures_with_their_cameras(shards):
     pictures = Pictures(shards, SIDE)
     plain = {i: (image, camera) for b in take(Batches(pictures, 10), 1) for i, image, camera in by_sample(b)}
-    mirrored = 0
+    mirrored, ways = 0, set()
     for batch in take(Batches(pictures, 10, mirror=True), 8):
         check_label(batch["camera"])
         for flag, (i, image, camera) in zip(batch["mirrored"], by_sample(batch)):
@@ -88,7 +88,9 @@ def test_mirroring_turns_half_the_pictures_with_their_cameras(shards):
             azimuth = spherical_angles(unpack_label(camera)[0])[0]
             assert azimuth == pytest.approx((-0.1 if flag else 0.1) * i, abs=1e-5)
             mirrored += int(flag)
+            ways.add((i, bool(flag)))
     assert 20 < mirrored < 60
+    assert len(ways) > 16, "a sample should be seen both ways as epochs go by"
 
 
 def by_sample(batch):

@@ -195,6 +195,7 @@ def test_the_average_is_the_declared_sum_of_the_weights(tmp_path, shards):
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * weight
     assert torch.allclose(run.average.networks["network"][3].weight, expected, atol=1e-6)
+    assert run.average.networks["network"].seen == run.objective.networks["network"].seen == 48
     assert not any(p.requires_grad for p in run.average.networks["network"].parameters())
 
 
