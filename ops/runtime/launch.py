@@ -15,14 +15,25 @@ from collections.abc import Sequence
 LAUNCH_VARIABLE = "LINEAMENT_LAUNCH"
 
 
+def is_first() -> bool:
+    """Whether this is the only process of a run, or the one of several that writes and speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def running_module() -> str:
+    """The name behind ``python -m``; empty where the program was started in another way."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name.removesuffix(".__main__") if spec is not None else ""
+
+
 def launched(module: str, arguments: Sequence[str]) -> int | None:
     """Run ``python -m module arguments`` under the launcher that the environment names, and wait for it.
 
     Returns:
-        its exit code; None where no launcher is named, or this process is already one that it started.
+        its exit code; None where no launcher is named, this process is one that it started, or there is no module.
     """
     launcher = os.environ.get(LAUNCH_VARIABLE)
-    if not launcher:
+    if not launcher or not module:
         return None
     inner = {name: value for name, value in os.environ.items() if name != LAUNCH_VARIABLE}
     command = [sys.executable, "-m", *shlex.split(launcher), "-m", module, *arguments]

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from ops.runtime.launch import is_first
+
 T = TypeVar("T")
 
 
@@ -58,8 +60,8 @@ def _line(desc: str, count: int, total: int | None, unit: str, elapsed: float) -
 
 
 def _open_pipes() -> Any:
-    """The Pipes session when Dagster's environment variables are there, else None."""
-    if "DAGSTER_PIPES_CONTEXT" not in os.environ:
+    """The Pipes session when Dagster's environment variables are there, else None; one of several processes speaks."""
+    if "DAGSTER_PIPES_CONTEXT" not in os.environ or not is_first():
         return None
     from dagster_pipes import open_dagster_pipes
 

@@ -23,13 +23,14 @@ import sys
 import time
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from ops.runtime.errors import LineamentError
+from ops.runtime.launch import is_first, launched, running_module
 from ops.runtime.params import Params, load_params
 from ops.runtime.progress import Reporter
 from ops.runtime.publish import publish
@@ -125,6 +126,9 @@ def stage(name: str, params: type[P]) -> Callable[[Callable[..., None]], Callabl
 
     def decorate(body: Callable[..., None]) -> Callable[..., int]:
         def main(argv: Sequence[str] | None = None) -> int:
+            code = launched(running_module(), sys.argv[1:]) if argv is None else None
+            if code is not None:
+                return code
             paths, options, parser = _command_line(name, params, body)
             arguments = parser.parse_args(argv)
             return _run(name, params, body, arguments, paths, options)
@@ -191,10 +195,11 @@ def _run(
     try:
         typed = load_params(params, name, arguments.params_file)
         run = Stage(name, typed, _key(given, paths), arguments.params_file)
-        with only_run(run.work, name):
+        with only_run(run.work, name) if is_first() else nullcontext():
             body(run, *(given[key] for key in paths), **{key: given[key] for key in options})
-            run.write_reports(arguments.metrics_file, arguments.preview_file)
-            _write_timings(run, time.monotonic() - started)
+            if is_first():
+                run.write_reports(arguments.metrics_file, arguments.preview_file)
+                _write_timings(run, time.monotonic() - started)
     except LineamentError as error:
         print(f"error in {name}: {error}", file=sys.stderr)
         if run is not None and run.reporter is not None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +35,42 @@ def test_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) ->
     assert (result == 0) is (code == 0)
     if code == 0:  # else torchrun may end the other process before it has written
         assert {path.name: path.read_text() for path in tmp_path.glob("[01]")} == {"0": "2", "1": "2"}
+
+
+STAGE = """
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from ops.runtime.params import Params
+from ops.runtime.stage import Stage, stage
+
+class Nothing(Params):
+    pass
+
+@stage("together", Nothing)
+def main(s: Stage[Nothing], out: Path) -> None:
+    '''Say who is there.'''
+    (out / os.environ["RANK"]).write_text(os.environ["WORLD_SIZE"])
+    s.metrics({"rank": int(os.environ["RANK"])})
+
+if __name__ == "__main__":
+    raise SystemExit(main())
+"""
+
+
+def test_a_stage_of_several_processes(tmp_path: Path) -> None:
+    """All of them run the body; one takes the lock and writes the metrics."""
+    (tmp_path / "together.py").write_text(STAGE)
+    (tmp_path / "params.yaml").write_text("together: {}\n")
+    variables = {
+        **os.environ,
+        LAUNCH_VARIABLE: "torch.distributed.run --standalone --nproc-per-node=2",
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()]),
+    }
+    command = [sys.executable, "-m", "together", str(tmp_path), "--metrics", "metrics.json"]
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.glob("[01]")} == {"0", "1"}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"rank": 0}
