@@ -31,5 +31,7 @@ if ! "$venv/bin/python" -c 'import cv2' 2>/dev/null; then
         exit 1
     }
 fi
+# The parametric people's first build takes a minute; afterwards they load at once.
+"$venv/bin/python" -c 'from models.parametric.anny import load_anny; load_anny()'
 [ -d .git ] || { git init -q && git add -A; }  # DVC works inside a git repository
 "$venv/bin/dvc" --version >/dev/null

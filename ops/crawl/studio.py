@@ -65,7 +65,8 @@ def _fields(picture: StudioPicture) -> dict[str, bytes]:
         elif value.dtype == np.uint8 and value.ndim == 2:
             images[f"truth.{name}.png"] = encode_png(value)
         elif name == "depth":
-            images["truth.depth.png"] = encode_png(np.clip(value / DEPTH_UNIT, 0, 65535).astype(np.uint16))
+            steps = np.where(np.isfinite(value), value / DEPTH_UNIT, 0)
+            images["truth.depth.png"] = encode_png(np.clip(steps, 0, 65535).astype(np.uint16))
         else:
             values[name] = value.astype(float).ravel().tolist()
     return {
