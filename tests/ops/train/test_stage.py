@@ -107,16 +107,28 @@ def test_the_same_run_gives_the_same_bytes_and_an_interrupted_one_too(project, m
     assert files(out) == first
 
 
-def test_other_settings_begin_a_run_of_their_own(project, monkeypatch, capsys):
+@pytest.mark.parametrize("changed", ["settings", "data", "code"])
+def test_other_settings_data_or_code_begin_a_run_of_their_own(project, monkeypatch, capsys, changed):
+    import ops.train.run
     from ops.train.objectives.giraffe import GiraffeObjective
 
     with monkeypatch.context() as patch:
         patch.setattr(GiraffeObjective, "after", lambda self, moment: (_ for _ in ()).throw(KeyboardInterrupt))
         assert run("giraffe") == 130
-    write_params(project, seed=1)
+    if changed == "settings":
+        write_params(project, seed=1)
+    elif changed == "data":
+        write_shards(project / "data/shards/faces", samples=11, side=16)
+    else:
+        assert {"models.giraffe", "ops.train.loop"} <= set(ops.train.run._modules())
+        monkeypatch.setattr(ops.train.run, "code_hash", lambda modules: "of an edited file")
     assert run("giraffe") == 0
-    assert "holds an unfinished run of other settings" in capsys.readouterr().err
-    assert read_config(project / "data/checkpoints/giraffe/giraffe")["params"]["trainer"]["seed"] == 1
+    said = capsys.readouterr().err
+    assert "holds an unfinished run of other settings" in said
+    assert "going on after" not in said
+    assert read_config(project / "data/checkpoints/giraffe/giraffe")["params"]["trainer"]["seed"] == (
+        changed == "settings"
+    )
 
 
 @pytest.mark.parametrize(
