@@ -76,7 +76,7 @@ def query_rows() -> list[Row]:
     calls: list[tuple[str, Callable[[bool], object], float]] = [
         ("forward", forward, 2),
         ("forward and gradient of planes", partial(backward, with_points=False), 2),
-        ("forward and gradient of planes and points", backward, 1),
+        ("forward and gradient of planes and points", backward, 2),
     ]
     for name, call, bound in calls:
         fast, plain = alternate(_settled(call, True), _settled(call, False))
