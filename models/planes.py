@@ -154,7 +154,7 @@ def _plain_query(planes: Tensor, p: Tensor, config: PlaneConfig, sphere: Sphere)
         return _sample(planes, in_a, _SPHERE_AXES)
     if sphere == "a":
         return _sample(planes[:, :3], in_a, _SPHERE_AXES)
-    in_b = spherical(to_sphere_b(p))
+    in_b = torch.cat([spherical(to_sphere_b(p))[..., :2], in_a[..., 2:]], dim=-1)  # the radius is the same
     if sphere == "b":
         return _sample(planes[:, 3:], in_b, _SPHERE_AXES)
     w_a, w_b = sphere_weight(in_a).unsqueeze(-1), sphere_weight(in_b).unsqueeze(-1)
@@ -209,19 +209,19 @@ def _fast_query(table: Tensor, p: Tensor, config: PlaneConfig, sphere: Sphere) -
         axis = p.unbind(-1)
         looks = [(i, axis[a], axis[b], 1 / 3) for i, (a, b) in enumerate(_AXES[config.plane_axes])]
     found: dict[int, tuple[Tensor, Tensor]] = {}
-    cells, weights = [], []
+    cells, across, down, weights = [], [], [], []
 
     def locate(coordinate: Tensor) -> tuple[Tensor, Tensor]:
         if id(coordinate) not in found:  # a coordinate serves several planes: locate it once
-            low, fraction = cell_and_fraction(coordinate, size)
-            found[id(coordinate)] = low, torch.stack([1 - fraction, fraction], dim=-1)
+            found[id(coordinate)] = cell_and_fraction(coordinate, size)
         return found[id(coordinate)]
 
     def add(plane: Tensor | int, x: Tensor, y: Tensor, weight: Tensor | float) -> None:
-        (column, across), (row, down) = locate(x), locate(y)
+        (column, right), (row, below) = locate(x), locate(y)
         cells.append(column + (row + plane * stride) * stride)
-        down = down * (weight.unsqueeze(-1) if isinstance(weight, Tensor) else weight)
-        weights.append(down.unsqueeze(-1) * across.unsqueeze(-2))
+        across.append(right)
+        down.append(below)
+        weights.append(weight)
 
     for plane, x, y, weight in looks:
         if config.kind != "trigrid":
@@ -233,7 +233,10 @@ def _fast_query(table: Tensor, p: Tensor, config: PlaneConfig, sphere: Sphere) -
             part = torch.where(inside, part * weight, 0.0)
             add(plane * config.depth + slice_.clamp(0, config.depth - 1), x, y, part)
     first = torch.arange(n, device=p.device, dtype=torch.int32).view(n, 1, 1) * (kinds * stride * stride)
-    return gather(table, torch.stack(cells, dim=-1) + first, torch.stack(weights, dim=2))
+    cell = torch.stack(cells, dim=-1) + first
+    tensors = [weight for weight in weights if isinstance(weight, Tensor)]
+    shares = torch.stack(tensors, dim=-1) if tensors else p.new_full((1, 1), 1 / 3)
+    return gather(table, cell, torch.stack(across, dim=-1), torch.stack(down, dim=-1), shares)
 
 
 # --- the one query ----------------------------------------------------------------------------------------------------
