@@ -1,0 +1,106 @@
+"""params.yaml as people edit it: profiles, sources, and the comments they wrote."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ops import cli, settings
+from ops.crawl.__main__ import CrawlParams
+from ops.crawl.sources import load_sources
+from ops.curate.align import AlignParams
+from ops.curate.camera import CameraParams
+from ops.curate.detect import DetectParams
+from ops.curate.landmarks import LandmarksParams
+from ops.curate.screen import ScreenParams
+from ops.curate.segment import SegmentParams
+from ops.evaluate.giraffe import EvaluateGiraffeParams
+from ops.report.__main__ import ReportParams
+from ops.runtime.errors import LineamentError
+from ops.runtime.params import load_params, read_yaml
+from ops.shards.faces import FaceShardsParams
+from ops.train.giraffe import TrainGiraffeParams
+from ops.weights import WeightsParams
+
+ROOT = Path(__file__).parents[2]
+STAGES = {
+    "weights": WeightsParams,
+    "crawl": CrawlParams,
+    "screen": ScreenParams,
+    "detect": DetectParams,
+    "landmarks": LandmarksParams,
+    "align": AlignParams,
+    "camera": CameraParams,
+    "segment": SegmentParams,
+    "shards_faces": FaceShardsParams,
+    "train_giraffe": TrainGiraffeParams,
+    "evaluate_giraffe": EvaluateGiraffeParams,
+    "report": ReportParams,
+}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    return tmp_path
+
+
+def test_params_hold_the_smoke_profile(project):
+    params, smoke = read_yaml(Path("params.yaml")), read_yaml(Path("profiles/smoke.yaml"))
+    assert params["profile"] == "smoke"
+    assert {name: params[name] for name in smoke} == smoke
+    assert set(params) - set(smoke) <= set(settings.NOT_A_STAGE)
+
+
+@pytest.mark.parametrize("name", ["smoke", "gpu", "paper"])
+def test_every_profile_has_valid_values_for_every_stage(project, name):
+    settings.use_profile(name)
+    assert set(read_yaml(Path("profiles") / f"{name}.yaml")) == set(STAGES)
+    for section, cls in STAGES.items():
+        load_params(cls, section)
+    assert "studio" in load_sources()
+
+
+def test_a_profile_leaves_sources_and_comments_alone(project):
+    settings.add_source("mine", {"kind": "folder", "path": "photos", "licence": "private"})
+    comment = Path("params.yaml").read_text().splitlines()[0]
+    settings.use_profile("gpu")
+    settings.use_profile("smoke")
+    assert Path("params.yaml").read_text().splitlines()[0] == comment
+    assert load_sources()["mine"].licence == "private"
+    assert read_yaml(Path("params.yaml"))["screen"] == read_yaml(Path("profiles/smoke.yaml"))["screen"]
+
+
+def test_sources_by_the_command_line(project, capsys):
+    assert cli.main(["source", "add", "mine", "--folder", "photos", "--licence", "CC0"]) == 0
+    assert cli.main(["source", "list"]) == 0
+    assert "mine" in capsys.readouterr().out
+    assert cli.main(["source", "remove", "mine"]) == 0
+    assert list(load_sources()) == ["studio"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["source", "add", "mine", "--folder", "nowhere"], "no such folder"),
+        (["source", "add", "My Photos", "--folder", "photos"], "cannot be a source's name"),
+        (["source", "add", "studio", "--folder", "photos"], "declared already"),
+        (["source", "remove", "none"], "no source 'none'"),
+        (["source", "remove", "studio"], "last source"),
+        (["profile", "use", "huge"], "no profile 'huge'"),
+    ],
+)
+def test_wrong_words_are_explained_and_change_nothing(project, capsys, words, message):
+    before = Path("params.yaml").read_bytes()
+    assert cli.main(words) == 1
+    assert message in capsys.readouterr().err
+    assert Path("params.yaml").read_bytes() == before
+
+
+def test_an_unknown_kind_is_named(project):
+    Path("params.yaml").write_text("sources: {x: {kind: flickr}}")
+    with pytest.raises(LineamentError, match="folder, studio"):
+        load_sources()
