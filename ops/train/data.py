@@ -23,8 +23,9 @@ import torch
 
 from models.camera import LABEL_SIZE, check_label, mirror_label
 from ops.runtime.errors import LineamentError, PictureError
-from ops.store.pictures import decode
+from ops.store.pictures import decode, decode_grey
 from ops.store.reader import EpochSampler, Position, ShardDataset
+from ops.store.tar import Shard
 from ops.train.ddp import Ranks
 from ops.train.objective import Batch
 
@@ -84,29 +85,33 @@ class Pictures:
         if sample is not None:
             return sample
         shard, key = self.dataset.place(number)
-        fields = shard.sample(key)
         try:
-            sample = self._decode(fields)
+            sample = self._decode(shard, key)
         except (PictureError, ValueError, KeyError) as error:
-            problem = f"no field {error}" if isinstance(error, KeyError) else str(error)
-            raise LineamentError(
-                f"{shard.path}: sample {key} cannot be used for training: {problem}. "
-                "Make the shards anew (dvc repro -f on the stage that wrote them)."
-            ) from None
+            problem = f"its record lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise self.unusable(number, problem) from None
         with self._lock:
             if sample.size <= self._room and number not in self._kept:
                 self._room -= sample.size
                 self._kept[number] = sample
         return sample
 
-    def _decode(self, fields: dict[str, bytes]) -> Sample:
+    def unusable(self, number: int, problem: str) -> LineamentError:
+        """The error that names a sample and what is wrong with it."""
+        shard, key = self.dataset.place(number)
+        return LineamentError(
+            f"{shard.path}: sample {key} cannot be used for training: {problem}. "
+            "Make the shards anew (dvc repro -f on the stage that wrote them)."
+        )
+
+    def _decode(self, shard: Shard, key: str) -> Sample:
+        fields = shard.fields(key)
         kind = next((kind for kind in ("jpg", "png", "webp") if kind in fields), "jpg")
-        image = self._fit(self._decode_picture(kind, fields[kind]), cv2.INTER_AREA)
-        camera = np.asarray(json.loads(fields["json"])["camera"], dtype=np.float32)
+        image = self._fit(self._decode_picture(kind, shard.read(key, kind)))
+        camera = np.asarray(json.loads(shard.read(key, "json"))["camera"], dtype=np.float32)
         if camera.shape != (LABEL_SIZE,):
             raise ValueError(f"its camera has {camera.size} values, not {LABEL_SIZE}")
-        check_label(torch.from_numpy(camera))
-        return Sample(image, camera, self._decode_mask(fields) if self.masks else None)
+        return Sample(image, camera, self._decode_mask(shard, key) if self.masks else None)
 
     def _decode_picture(self, kind: str, data: bytes) -> np.ndarray:
         if kind != "jpg":
@@ -114,12 +119,12 @@ class Pictures:
         # A picture much larger than needed is decoded at a half, a quarter or an eighth of its size, never below need.
         return simplejpeg.decode_jpeg(data, min_height=self.resolution, min_width=self.resolution, min_factor=2)
 
-    def _decode_mask(self, fields: dict[str, bytes]) -> np.ndarray:
-        if "mask.png" not in fields:
+    def _decode_mask(self, shard: Shard, key: str) -> np.ndarray:
+        if "mask.png" not in shard.fields(key):
             raise ValueError("it has no mask, and masks are asked for: switch them off, or run segmentation")
-        return self._fit(decode(fields["mask.png"])[..., 0], cv2.INTER_AREA)
+        return self._fit(decode_grey(shard.read(key, "mask.png")))
 
-    def _fit(self, image: np.ndarray, interpolation: int) -> np.ndarray:
+    def _fit(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
         if height != width:
             raise ValueError(f"it is {width} x {height} pixels, not square")
@@ -129,7 +134,7 @@ class Pictures:
                 "to at least that, or lower the model's"
             )
         if width > self.resolution:
-            image = cv2.resize(image, (self.resolution, self.resolution), interpolation=interpolation)
+            image = cv2.resize(image, (self.resolution, self.resolution), interpolation=cv2.INTER_AREA)
         return np.ascontiguousarray(image)
 
 
@@ -220,22 +225,43 @@ class Batches:
         return bool(self._flips[1][number])
 
     def _collate(self, numbers: list[int], mirrored: np.ndarray, samples: list[Sample]) -> Batch:
-        flip = self._to_device(mirrored)
-        image = self._to_device(np.stack([s.image for s in samples])).permute(0, 3, 1, 2).float() / 127.5 - 1
-        camera = self._to_device(np.stack([s.camera for s in samples]))
+        cameras = torch.from_numpy(np.stack([s.camera for s in samples]))
+        self._check(numbers, cameras)
+        flip = torch.from_numpy(mirrored)
+        pixels = self._to_device(_stack([s.image for s in samples], mirrored)).permute(0, 3, 1, 2)
+        image = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)
         batch: Batch = {
-            "image": torch.where(flip[:, None, None, None], image.flip(-1), image).contiguous(),
-            "camera": torch.where(flip[:, None], mirror_label(camera), camera),
-            "index": self._to_device(np.array(numbers, dtype=np.int64)),
-            "mirrored": flip,
+            "image": image,
+            "camera": torch.where(flip[:, None], mirror_label(cameras), cameras).to(self.device),
+            "index": torch.tensor(numbers, device=self.device),
+            "mirrored": flip.to(self.device),
         }
         if self.pictures.masks:
-            mask = self._to_device(np.stack([s.mask for s in samples if s.mask is not None]))[:, None].float() / 255
-            batch["mask"] = torch.where(flip[:, None, None, None], mask.flip(-1), mask)
+            masks = _stack([s.mask for s in samples if s.mask is not None], mirrored)
+            batch["mask"] = self._to_device(masks)[:, None].float().div_(255)
         return batch
+
+    def _check(self, numbers: list[int], cameras: torch.Tensor) -> None:
+        """All cameras of a batch at once, because one by one takes as long as decoding; one by one only to name it."""
+        try:
+            check_label(cameras)
+        except ValueError:
+            for number, camera in zip(numbers, cameras):
+                try:
+                    check_label(camera)
+                except ValueError as error:
+                    raise self.pictures.unusable(number, str(error)) from None
 
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor
+
+
+def _stack(arrays: list[np.ndarray], mirrored: np.ndarray) -> np.ndarray:
+    """Pictures (H, W, ...) as one array (N, H, W, ...), the mirrored ones turned left to right."""
+    whole = np.empty((len(arrays), *arrays[0].shape), arrays[0].dtype)
+    for place, array, flip in zip(whole, arrays, mirrored):
+        place[:] = array[:, ::-1] if flip else array
+    return whole

@@ -145,8 +145,8 @@ def break_camera(fields):
     [
         (lambda f: {**f, "jpg": f["jpg"][:-20]}, "cannot be used"),
         (lambda f: {**f, "jpg": b""}, "cannot be used"),
-        (lambda f: {k: v for k, v in f.items() if k != "jpg"}, "no field 'jpg'"),
-        (lambda f: {**f, "json": b"{}"}, "no field 'camera'"),
+        (lambda f: {k: v for k, v in f.items() if k != "jpg"}, "has no 'jpg'"),
+        (lambda f: {**f, "json": b"{}"}, "lacks 'camera'"),
         (lambda f: {**f, "json": b"{"}, "cannot be used"),
         (lambda f: {**f, "json": b'{"camera": [1, 2]}'}, "2 values, not 25"),
         (break_camera, "no rotation"),
