@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from benchmarks.harness import Row, alternate, at_least, at_most
+from benchmarks.reader import SIDE, photo_like
 from models.camera import intrinsics, pack_label, pose_on_sphere
 from ops.store.pictures import encode_jpeg
 from ops.store.tar import ShardWriter
@@ -23,7 +24,7 @@ from ops.train.loop import Trainer
 from ops.train.objective import Batch, Moment, Term, Update
 from ops.train.settings import TrainerParams
 
-SAMPLES, SIDE, BATCH = 512, 256, 32
+SAMPLES, BATCH = 512, 32
 
 
 class _Small:
@@ -56,15 +57,14 @@ class _Silent:
 
 
 def _write(folder: Path) -> list[bytes]:
-    """Shards of smooth noise, which compresses as pictures do; returns the JPEG bytes."""
+    """Shards of pictures that compress as photos do; returns the JPEG bytes."""
     rng = np.random.default_rng(0)
     camera = pack_label(pose_on_sphere(torch.tensor(0.0), torch.tensor(0.0)), intrinsics()).tolist()
     label = json.dumps({"camera": camera}).encode()
     jpegs = []
     with ShardWriter(folder, per_shard=128) as writer:
         for number in range(SAMPLES):
-            image = rng.integers(0, 256, (SIDE // 8, SIDE // 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-            jpegs.append(encode_jpeg(image, 90))
+            jpegs.append(encode_jpeg(photo_like(rng), 90))
             writer.add(f"{number:08d}", {"jpg": jpegs[-1], "json": label})
     return jpegs
 
