@@ -65,6 +65,9 @@ class Pictures:
         self.masks = masks
         self._room = cache_mb * 1_000_000
         self._kept: dict[int, Sample] = {}
+        # Cameras are small, and reading and checking one takes a third as long as decoding its picture: kept always.
+        self._cameras = np.zeros((len(self.dataset), LABEL_SIZE), dtype=np.float32)
+        self._known = np.zeros(len(self.dataset), dtype=bool)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -86,32 +89,34 @@ class Pictures:
             return sample
         shard, key = self.dataset.place(number)
         try:
-            sample = self._decode(shard, key)
+            sample = self._decode(shard, key, number)
         except (PictureError, ValueError, KeyError) as error:
             problem = f"its record lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise self.unusable(number, problem) from None
+            raise LineamentError(
+                f"{shard.path}: sample {key} cannot be used for training: {problem}. "
+                "Make the shards anew (dvc repro -f on the stage that wrote them)."
+            ) from None
         with self._lock:
             if sample.size <= self._room and number not in self._kept:
                 self._room -= sample.size
                 self._kept[number] = sample
         return sample
 
-    def unusable(self, number: int, problem: str) -> LineamentError:
-        """The error that names a sample and what is wrong with it."""
-        shard, key = self.dataset.place(number)
-        return LineamentError(
-            f"{shard.path}: sample {key} cannot be used for training: {problem}. "
-            "Make the shards anew (dvc repro -f on the stage that wrote them)."
-        )
-
-    def _decode(self, shard: Shard, key: str) -> Sample:
+    def _decode(self, shard: Shard, key: str, number: int) -> Sample:
         fields = shard.fields(key)
         kind = next((kind for kind in ("jpg", "png", "webp") if kind in fields), "jpg")
         image = self._fit(self._decode_picture(kind, shard.read(key, kind)))
+        if not self._known[number]:
+            self._cameras[number] = self._read_camera(shard, key)
+            self._known[number] = True
+        return Sample(image, self._cameras[number], self._decode_mask(shard, key) if self.masks else None)
+
+    def _read_camera(self, shard: Shard, key: str) -> np.ndarray:
         camera = np.asarray(json.loads(shard.read(key, "json"))["camera"], dtype=np.float32)
         if camera.shape != (LABEL_SIZE,):
             raise ValueError(f"its camera has {camera.size} values, not {LABEL_SIZE}")
-        return Sample(image, camera, self._decode_mask(shard, key) if self.masks else None)
+        check_label(torch.from_numpy(camera))
+        return camera
 
     def _decode_picture(self, kind: str, data: bytes) -> np.ndarray:
         if kind != "jpg":
@@ -226,7 +231,6 @@ class Batches:
 
     def _collate(self, numbers: list[int], mirrored: np.ndarray, samples: list[Sample]) -> Batch:
         cameras = torch.from_numpy(np.stack([s.camera for s in samples]))
-        self._check(numbers, cameras)
         flip = torch.from_numpy(mirrored)
         pixels = self._to_device(_stack([s.image for s in samples], mirrored)).permute(0, 3, 1, 2)
         image = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)
@@ -240,17 +244,6 @@ class Batches:
             masks = _stack([s.mask for s in samples if s.mask is not None], mirrored)
             batch["mask"] = self._to_device(masks)[:, None].float().div_(255)
         return batch
-
-    def _check(self, numbers: list[int], cameras: torch.Tensor) -> None:
-        """All cameras of a batch at once, because one by one takes as long as decoding; one by one only to name it."""
-        try:
-            check_label(cameras)
-        except ValueError:
-            for number, camera in zip(numbers, cameras):
-                try:
-                    check_label(camera)
-                except ValueError as error:
-                    raise self.pictures.unusable(number, str(error)) from None
 
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)
