@@ -1,7 +1,9 @@
 """Stage ``camera``: the 25-value camera label of each aligned crop, from its landmarks.
 
-The canonical head's 468 points are known in the project's world; with FFHQ's focal length the pose that projects them
-onto the crop's landmarks is found by least squares (PnP, Levenberg-Marquardt).
+The canonical head's 468 points are known in the project's world; with one focal length for all crops the pose that
+projects them onto the crop's landmarks is found by least squares (PnP, Levenberg-Marquardt). FFHQ's square is wider
+than the crop that EG3D's labels belong to, so its focal length is shorter by as much: the head then stands at EG3D's
+radius of 2.7 and fills the unit box as EG3D's heads do.
 """
 
 from __future__ import annotations
@@ -34,7 +36,11 @@ SCHEMA = tables.schema(
 EYE_CORNERS = (33, 263)  # the outer ones: the residual is in per cent of their distance
 
 
+CROP_FOCAL = geometry.FFHQ_FOCAL / 1.229  # FFHQ's square is 1.229 times as wide as EG3D's crop of the same face
+
+
 class CameraParams(Params):
+    focal: float = Field(CROP_FOCAL, gt=0.0, description="units of the crop's side")  # measured on the mean head
     radius: Literal["fixed", "measured"] = "fixed"  # EG3D 'orig' mode renormalises the distance to 2.7
     # SphereHead App. 0.B allows 90, with 3DDFA_V2; of FaceMesh, labels beyond 60 are wrong by 10 degrees and more
     max_yaw: float = Field(60.0, description="degrees")
@@ -55,7 +61,7 @@ def canonical_points() -> np.ndarray:
     return points
 
 
-def solve_camera(crop_points: np.ndarray, focal: float = geometry.FFHQ_FOCAL) -> tuple[np.ndarray, float]:
+def solve_camera(crop_points: np.ndarray, focal: float = CROP_FOCAL) -> tuple[np.ndarray, float]:
     """The pose that projects the canonical points onto those found.
 
     Args:
@@ -92,12 +98,12 @@ def angles(pose: np.ndarray) -> tuple[float, float, float]:
     return tuple(float(torch.rad2deg(value)) for value in (azimuth, elevation, roll))  # type: ignore[return-value]
 
 
-def label_of(pose: np.ndarray, radius: str) -> np.ndarray:
+def label_of(pose: np.ndarray, radius: str, focal: float = CROP_FOCAL) -> np.ndarray:
     """(25,) label of a pose, its distance to the origin renormalised unless ``radius`` is ``measured``."""
     pose = pose.copy()
     if radius == "fixed":
         pose[:3, 3] *= geometry.FFHQ_RADIUS / np.linalg.norm(pose[:3, 3])
-    packed = geometry.pack_label(torch.from_numpy(pose), geometry.intrinsics().double())
+    packed = geometry.pack_label(torch.from_numpy(pose), geometry.intrinsics(focal).double())
     geometry.check_label(packed)
     return packed.numpy()
 
@@ -107,10 +113,10 @@ def label(samples: Iterator[Sample], params: CameraParams) -> Iterable[dict[str,
     for sample in samples:
         quad = np.array(sample.row["quad"]).reshape(4, 2)
         points = np.array(sample.row["points"]).reshape(-1, 3)[:, :2]
-        pose, residual = solve_camera(to_crop(points, quad))
+        pose, residual = solve_camera(to_crop(points, quad), params.focal)
         yaw, pitch, roll = angles(pose)
         columns = {
-            "camera": label_of(pose, params.radius).tolist(),
+            "camera": label_of(pose, params.radius, params.focal).tolist(),
             "yaw": yaw,
             "pitch": pitch,
             "roll": roll,

@@ -16,6 +16,7 @@ import torch
 
 from models.parametric.anny import PARTS, Anny
 from models.render import raster
+from ops.store.parsing import CLASSES
 
 WIDTH, HEAD_HEIGHT, HEIGHT = 1024, 768, 1664  # texels
 CLOTH = (0, 1024, 1024, 640)  # x, y, width, height of the garment's patch, seen from the front
@@ -198,30 +199,6 @@ def _regions(c: Canvas) -> dict[str, np.ndarray]:
 
 def step(value: np.ndarray, edge: float, width: float) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip((value - edge) / width * 3, -30, 30)))
-
-
-# CelebAMask-HQ's 19 classes; the subject's left is "left" here.
-CLASSES = (
-    "background",
-    "skin",
-    "nose",
-    "glasses",
-    "left_eye",
-    "right_eye",
-    "left_brow",
-    "right_brow",
-    "left_ear",
-    "right_ear",
-    "mouth",
-    "upper_lip",
-    "lower_lip",
-    "hair",
-    "hat",
-    "earring",
-    "necklace",
-    "neck",
-    "cloth",
-)
 
 
 def label_sheet(c: Canvas, scalp: np.ndarray) -> np.ndarray:

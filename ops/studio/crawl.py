@@ -45,7 +45,7 @@ class StudioPicture:
         truth: ``kind``; ``identity`` (-1 for none); and where one person is shown: ``camera`` (25 floats, of the whole
             upright picture), ``azimuth``, ``elevation``, ``roll`` (degrees), ``expression`` (52), ``landmarks68``
             (68, 3) world, ``landmarks68_2d`` (68, 2) pixels, ``mask`` (H, W) uint8, ``parsing`` (H, W) uint8 of
-            ``canvas.CLASSES``, ``depth`` (H, W) float32. Without a person, or with several, those are None.
+            ``ops.store.parsing.CLASSES``, ``depth`` (H, W) float32. Without a person, or with several, those are None.
     """
 
     name: str

@@ -20,7 +20,7 @@ class Shot:
 
     Attributes:
         picture: (size, size, 3) uint8 sRGB; mask: (size, size) uint8 coverage of the person.
-        parsing: (size, size) uint8 of ``canvas.CLASSES``.
+        parsing: (size, size) uint8 of ``ops.store.parsing.CLASSES``.
         depth: (size, size) float32 along the viewing axis, infinity for none.
         landmarks: (68, 3) world positions of the iBUG points.
     """

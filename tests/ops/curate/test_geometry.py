@@ -74,7 +74,7 @@ def test_the_square_turns_and_grows_with_the_face():
 
 def project(azimuth, elevation, roll, radius=2.7, mirror=False):
     pose = geometry.pose_on_sphere(torch.tensor(azimuth), torch.tensor(elevation), radius, roll=roll).double()
-    label = geometry.pack_label(pose, geometry.intrinsics().double())
+    label = geometry.pack_label(pose, geometry.intrinsics(camera.CROP_FOCAL).double())
     uv, _ = geometry.project(label[None], torch.tensor(camera.canonical_points())[None])
     return label.numpy(), uv[0].numpy()
 

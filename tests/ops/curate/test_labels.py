@@ -41,7 +41,7 @@ def mirror_pairs():
 
 def test_mirrored_landmarks_give_the_mirrored_label():
     pose = geometry.pose_on_sphere(torch.tensor(0.6), torch.tensor(0.2), roll=0.1).double()
-    label = geometry.pack_label(pose, geometry.intrinsics().double())
+    label = geometry.pack_label(pose, geometry.intrinsics(camera.CROP_FOCAL).double())
     uv, _ = geometry.project(label[None], torch.tensor(camera.canonical_points())[None])
     mirrored = uv[0].numpy()[mirror_pairs()] * (-1, 1) + (1, 0)
     found, residual = camera.solve_camera(mirrored)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 
 from models.camera import check_label, project, spherical_angles, unpack_label
-from ops.studio.canvas import CLASSES
+from ops.store.parsing import CLASSES
 from ops.studio.crawl import RubbishShares, Studio, StudioParams, picture_count, plan, render_pictures
 from ops.studio.params import RUBBISH
 
