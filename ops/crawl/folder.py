@@ -12,7 +12,7 @@ from ops.crawl.sources import FolderSource
 from ops.runtime.errors import LineamentError
 from ops.store.pictures import sniff
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm"}
 MAX_BYTES = 512 * 2**20  # unpublished: our choice; a larger file is no photo
 
 

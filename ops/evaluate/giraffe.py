@@ -44,8 +44,8 @@ class EvaluateGiraffeParams(Params):
     objects: int = Field(default=1000, ge=3)  # section 4
     angles: tuple[float, ...] = published.ANGLES  # section 4; degrees, positive is the subject's left
     seed: int = Field(default=0, ge=0)  # fixed, its value unpublished: our choice
-    recogniser: Name = "dlib_128d"  # section 4: LightCNN, which is lightcnn_29 here and needs weights of the user's
-    weights: Path | None = Field(default=None, description="the recogniser's weights, for lightcnn_29")
+    recogniser: Name = "dlib_128d"  # section 4: LightCNN, which is lightcnn29 here and needs weights of the user's
+    weights: Path | None = Field(default=None, description="the recogniser's weights, for lightcnn29")
     weights_sha256: str = Field(default="", description="hash the weights must have; empty for any")
     confidence: float = Field(default=0.95, gt=0, lt=1)  # unpublished: our choice
     strip_objects: int = Field(default=5, ge=1)  # rows of the strips; unpublished: our choice

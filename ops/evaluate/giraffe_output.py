@@ -104,7 +104,7 @@ def differences(
 ) -> list[str]:
     """In plain words, all that keeps these numbers from being the paper's."""
     notes = []
-    if recogniser.name != "lightcnn_29":
+    if recogniser.name != "lightcnn29":
         notes.append(
             f"The recogniser is {recogniser.name} ({recogniser.rule}); the paper used LightCNN. Areas of different "
             "recognisers cannot be compared one to one."

@@ -1,6 +1,6 @@
 """Who is it: recognisers that turn aligned face pictures into identity embeddings, pluggable and named.
 
-The default, ``dlib_128d``, ships with the packages. ``lightcnn_29``, which the AamNCE paper used, needs weights that
+The default, ``dlib_128d``, ships with the packages. ``lightcnn29``, which the AamNCE paper used, needs weights that
 the user supplies. A generated picture is an aligned crop with a known pose, so the chip a recogniser wants is a fixed
 part of it: no detector runs, and so no poor picture can drop out of an evaluation unseen.
 """
@@ -11,7 +11,6 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from ops.runtime.errors import LineamentError
+from ops.runtime.weights import require
 
-Name = Literal["dlib_128d", "lightcnn_29"]
+Name = Literal["dlib_128d", "lightcnn29"]
 
 # The aligned crop (FFHQ's rule, and EG3D's): its side is max(4 |eye to eye|, 3.6 |eyes to mouth|) and the eyes' centre
 # lies 0.1 |eyes to mouth| above the middle. With a mouth 1.15 eye distances below the eyes, the second term decides.
@@ -98,7 +98,7 @@ class Dlib128:
     def __init__(self) -> None:
         import dlib
 
-        path = Path(str(files("face_recognition_models") / "models/dlib_face_recognition_resnet_model_v1.dat"))
+        path = require("dlib_128d")
         self.digest = _sha256(path)
         self._net = dlib.face_recognition_model_v1(str(path))
 
@@ -121,7 +121,7 @@ class LightCnn29:
         sha256: if given, the file must have it.
     """
 
-    name = "lightcnn_29"
+    name = "lightcnn29"
     rule = "cosine"
     batch = 32  # pictures at once: bounds memory
 
@@ -165,7 +165,7 @@ def load_recogniser(name: Name, weights: Path | None = None, sha256: str = "") -
     if name == "dlib_128d":
         return Dlib128()
     if weights is None:
-        raise LineamentError("recogniser lightcnn_29 needs its weights: set the path in recogniser_weights.")
+        raise LineamentError("recogniser lightcnn29 needs its weights: set the path in recogniser_weights.")
     return LightCnn29(weights, sha256)
 
 

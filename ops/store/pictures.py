@@ -14,7 +14,8 @@ from ops.runtime.errors import PictureError
 
 MAX_PIXELS = 100_000_000  # unpublished: our choice; a larger picture is taken for a decompression bomb
 _ORIENTATION = 0x0112  # EXIF tag
-FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tiff", "GIF": "gif"}
+FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tiff", "GIF": "gif", "PPM": "ppm"}
+_PORTABLE = ((b"P2", "pgm"), (b"P5", "pgm"), (b"P3", "ppm"), (b"P6", "ppm"))  # Netpbm: as text, as bytes
 _SIGNATURES = (
     (b"\xff\xd8\xff", "jpg"),
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -23,11 +24,12 @@ _SIGNATURES = (
     (b"MM\x00*", "tiff"),
     (b"GIF87a", "gif"),
     (b"GIF89a", "gif"),
+    *((magic + space, kind) for magic, kind in _PORTABLE for space in (b" ", b"\n", b"\t", b"\r")),
 )
 
 
 def sniff(data: bytes) -> str:
-    """The file type by its first bytes, as an extension: jpg, png, webp, bmp, tiff, gif, or ``bin`` if unknown."""
+    """The file type by its first bytes, as an extension: jpg, png, webp, bmp, tiff, gif, pgm, ppm or ``bin``."""
     for signature, extension in _SIGNATURES:
         if data.startswith(signature):
             return extension

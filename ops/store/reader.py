@@ -118,18 +118,3 @@ class EpochSampler:
                 self.position = replace(self.position, index=index + self.world)
                 yield int(order[index + self.rank])
             self.position = Position(self.position.epoch + 1, 0)
-
-
-def worker_share(shards: int, rank: int, world: int, worker: int, workers: int) -> list[int]:
-    """The shards that one loader worker streams when whole shards are dealt out, as WebDataset does.
-
-    Raises:
-        LineamentError: there are fewer shards than readers, so that some would have nothing.
-    """
-    readers = world * workers
-    if shards < readers:
-        raise LineamentError(
-            f"{shards} shards cannot feed {world} processes x {workers} workers = {readers} readers. "
-            f"Write more, smaller shards (shards_faces.per_shard), or use fewer workers."
-        )
-    return list(range(rank * workers + worker, shards, readers))

@@ -179,9 +179,9 @@ def test_bad_input_ends_in_a_clear_line(tmp_path, monkeypatch, capsys):
 
     for params, words in (
         ("evaluate_giraffe: {angles: [15, 30]}", "hold 0"),
-        ("evaluate_giraffe: {recogniser: arcface}", "lightcnn_29"),
-        ("evaluate_giraffe: {recogniser: lightcnn_29}", "weights"),
-        ("evaluate_giraffe: {recogniser: lightcnn_29, weights: none.pth}", "none.pth: no such file"),
+        ("evaluate_giraffe: {recogniser: arcface}", "lightcnn29"),
+        ("evaluate_giraffe: {recogniser: lightcnn29}", "weights"),
+        ("evaluate_giraffe: {recogniser: lightcnn29, weights: none.pth}", "none.pth: no such file"),
         ("evaluate_giraffe: {objekts: 3}", "nearest valid key is 'objects'"),
     ):
         code, said = run(tmp_path, monkeypatch, capsys, params)

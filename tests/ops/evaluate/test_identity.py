@@ -125,7 +125,7 @@ def test_lightcnn_loads_and_embeds(lightcnn, tmp_path, kind):
     else:
         torch.save({"state_dict": lightcnn} if kind.startswith("nested") else lightcnn, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    recogniser = load_recogniser("lightcnn_29", path, digest)
+    recogniser = load_recogniser("lightcnn29", path, digest)
     recogniser.batch = 2
     assert recogniser.digest == digest
     image = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
@@ -140,11 +140,11 @@ def test_wrong_weights_are_named(lightcnn, tmp_path):
     good = tmp_path / "good.pth"
     torch.save(lightcnn, good)
     with pytest.raises(LineamentError, match="not 00ff as pinned"):
-        load_recogniser("lightcnn_29", good, "00ff")
+        load_recogniser("lightcnn29", good, "00ff")
     with pytest.raises(LineamentError, match=r"none\.pth: no such file.*dlib_128d"):
-        load_recogniser("lightcnn_29", tmp_path / "none.pth")
+        load_recogniser("lightcnn29", tmp_path / "none.pth")
     with pytest.raises(LineamentError, match="needs its weights"):
-        load_recogniser("lightcnn_29")
+        load_recogniser("lightcnn29")
 
     def broken(change):
         state = dict(lightcnn)
@@ -153,10 +153,10 @@ def test_wrong_weights_are_named(lightcnn, tmp_path):
         return tmp_path / "broken.pth"
 
     with pytest.raises(LineamentError, match=r"1 tensors missing \['conv1\.filter\.bias'\]"):
-        load_recogniser("lightcnn_29", broken(lambda s: s.pop("module.conv1.filter.bias")))
+        load_recogniser("lightcnn29", broken(lambda s: s.pop("module.conv1.filter.bias")))
     other = broken(lambda s: s.update({"module.conv1.filter.bias": torch.zeros(3)}))
     with pytest.raises(LineamentError, match=r"conv1\.filter\.bias has shape \(3,\), not \(96,\)"):
-        load_recogniser("lightcnn_29", other)
+        load_recogniser("lightcnn29", other)
 
 
 class Harmful:

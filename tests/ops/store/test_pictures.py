@@ -96,7 +96,7 @@ def test_the_header_tells_the_size_that_decoding_gives(astronaut):
         upright_size(b"words")
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM"])
 def test_a_file_cut_anywhere_is_rejected_or_whole(kind):
     """Never a crash, never a half-grey picture taken for a whole one."""
     rng = np.random.default_rng(0)
@@ -107,6 +107,18 @@ def test_a_file_cut_anywhere_is_rejected_or_whole(kind):
     for length in np.linspace(0, len(data) - 1, 25).astype(int):
         with contextlib.suppress(PictureError):
             np.testing.assert_array_equal(decode(data[:length]), whole)
+
+
+@pytest.mark.parametrize(("magic", "extension"), [("P2", "pgm"), ("P3", "ppm"), ("P5", "pgm"), ("P6", "ppm")])
+def test_portable_maps_are_read_as_text_and_as_bytes(magic, extension):
+    image = gradient(3, 5)
+    values = image if extension == "ppm" else image[..., 0]
+    body = values.tobytes() if magic in ("P5", "P6") else " ".join(map(str, values.ravel().tolist())).encode()
+    data = f"{magic}\n# a comment\n5 3\n255\n".encode() + body
+    assert sniff(data) == extension
+    assert upright_size(data) == (5, 3)
+    expected = image if extension == "ppm" else np.repeat(image[..., :1], 3, axis=2)
+    np.testing.assert_array_equal(decode(data), expected)
 
 
 def test_jpeg_keeps_colours_and_resize_keeps_means():

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from ops.runtime.errors import LineamentError
-from ops.store.reader import EpochSampler, Position, ShardDataset, worker_share
+from ops.store.reader import EpochSampler, Position, ShardDataset
 from ops.store.tar import ShardWriter
 
 
@@ -67,10 +67,3 @@ def test_wrong_places_are_refused():
         EpochSampler(9, rank=3, world=3)
     with pytest.raises(LineamentError, match="outside"):
         EpochSampler(9, start=Position(0, 10))
-
-
-def test_whole_shards_dealt_to_workers_cover_all_or_say_why_not():
-    shares = [worker_share(10, r, 2, w, 3) for r in range(2) for w in range(3)]
-    assert sorted(i for share in shares for i in share) == list(range(10))
-    with pytest.raises(LineamentError, match="5 shards cannot feed 2 processes x 3 workers"):
-        worker_share(5, 0, 2, 0, 3)
