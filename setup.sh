@@ -32,6 +32,6 @@ if ! "$venv/bin/python" -c 'import cv2' 2>/dev/null; then
     }
 fi
 # The parametric people's first build takes a minute; afterwards they load at once.
-"$venv/bin/python" -c 'from models.parametric.anny import load_anny; load_anny()'
+"$venv/bin/python" -c 'from models.parametric.person import load_person; load_person()'
 [ -d .git ] || { git init -q && git add -A; }  # DVC works inside a git repository
 "$venv/bin/dvc" --version >/dev/null

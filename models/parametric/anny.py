@@ -43,7 +43,7 @@ PHENOTYPES = (
 PARTS = ("skin", "eye_left", "eye_right", "eye_socket", "mouth", "tongue")
 
 _DEFAULT_CACHE = Path(__file__).resolve().parents[2] / ".cache" / "anny"
-_FORMAT = 5  # of the cut file; raise it when its contents change
+FORMAT = 6  # of the cut file; raise it when its contents change
 
 
 def cache_folder() -> Path:
@@ -67,6 +67,8 @@ class Anny(nn.Module):
     template: Tensor
     parts: Tensor
     mirror: Tensor
+    uv: Tensor
+    uv_triangles: Tensor
     landmarks68: Tensor
     skinning_weights: Tensor
 
@@ -116,14 +118,15 @@ class Anny(nn.Module):
         joints = cast(Tensor, self.joint_template) + torch.einsum(
             "nb,bjk->njk", coefficients, cast(Tensor, self.joint_basis)
         )
-        centre = self._head_centre(vertices, joints)
+        centre = self.head_centre(vertices, joints)
         return vertices - centre, joints - centre
 
     def joints(self, shape: Tensor) -> Tensor:
         """(N, 6, 3) rest positions of ``joint_names``, head frame."""
         return self.rest(shape)[1]
 
-    def _head_centre(self, vertices: Tensor, joints: Tensor) -> Tensor:
+    def head_centre(self, vertices: Tensor, joints: Tensor) -> Tensor:
+        """(N, 1, 3) origin of the head frame among (N, V, 3) vertices and (N, 6, 3) joints; linear in both."""
         eyes = torch.cat([vertices[:, self.parts_of("eye_left")], vertices[:, self.parts_of("eye_right")]], 1).mean(1)
         mouth = vertices[:, self.get_buffer("uv_lips") > 0.5].mean(1)
         height = eyes[:, 1] - 0.1 * (eyes[:, 1] - mouth[:, 1])  # FFHQ: the crop's centre lies a tenth below the eyes
@@ -209,7 +212,7 @@ def load_anny(folder: Path | None = None) -> Anny:
     """
     from safetensors import safe_open
 
-    path = (folder or cache_folder()) / f"head-shoulders-{_FORMAT}.safetensors"
+    path = (folder or cache_folder()) / f"head-shoulders-{FORMAT}.safetensors"
     if not path.exists():
         _cut_once(path)
     with safe_open(path, framework="pt") as file:

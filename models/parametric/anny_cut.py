@@ -120,6 +120,9 @@ def _cut(model: Any, root: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         "uv_mouth": _vertex_mask(model, keep_triangle, triangles, root / "data/mpfb2/textures/mpfb_inside-mouth.jpg"),
         "uv_ears": _vertex_mask(model, keep_triangle, triangles, root / "data/mpfb2/textures/mpfb_ears.jpg"),
     }
+    used_uv, uv_triangles = torch.unique(model.face_texture_coordinate_indices[keep_triangle], return_inverse=True)
+    tensors["uv"] = model.texture_coordinates[used_uv].float()
+    tensors["uv_triangles"] = uv_triangles.int()
     base = model.base_mesh_vertex_indices[used].tolist()
     tensors["landmarks68"] = torch.tensor([base.index(vertex) for vertex in LANDMARKS68], dtype=torch.int32)
     meta = {

@@ -7,6 +7,7 @@ that EG3D's camera radius of 2.7 stands one metre from the head.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -15,6 +16,26 @@ UNITS_PER_METRE = 2.7
 
 # The six joints that the project's people move, after the root (the torso).
 JOINTS = ("neck", "head", "collar_left", "collar_right", "shoulder_left", "shoulder_right")
+
+
+@dataclass(frozen=True)
+class SurfacePoints:
+    """Points that ride on a mesh's surface.
+
+    Attributes:
+        triangle: (L,) int64 index of each point's triangle.
+        barycentric: (L, 3) weights of its corners, which sum to one.
+        valid: (L,) bool: whether the point has a good place on this mesh; others lie somewhere near.
+    """
+
+    triangle: Tensor
+    barycentric: Tensor
+    valid: Tensor
+
+    def on(self, vertices: Tensor, triangles: Tensor) -> Tensor:
+        """(N, V, 3) vertices and their (F, 3) triangles to (N, L, 3) points."""
+        corners = vertices[:, triangles[self.triangle]]
+        return (corners * self.barycentric.to(vertices)[..., None]).sum(2)
 
 
 @runtime_checkable

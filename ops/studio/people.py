@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.parametric.anny import PHENOTYPES, Anny
+from models.parametric.anny import Anny
+from models.parametric.population import draw_code, draw_traits
 
 STYLES = (
     "bald",
@@ -91,10 +92,9 @@ def stream(seed: int, *numbers: int) -> np.random.Generator:
 def draw_person(seed: int, number: int, model: Anny) -> Person:
     """The identity of this number."""
     rng = stream(seed, 1, number)
-    woman = rng.random() < 0.5
-    age = float(rng.beta(1.3, 2.2))  # 0 young adult ... 1 old
-    origin = rng.dirichlet([0.45, 0.45, 0.6])  # african, asian, caucasian
-    code = _draw_code(rng, model, woman, age, origin)
+    traits = draw_traits(rng)
+    woman, age, origin = traits
+    code = draw_code(rng, model, traits)
     melanin = float(np.clip(origin @ [0.86, 0.36, 0.14] + rng.normal(0, 0.09), 0, 1))
     skin = _ramp(_SKIN, melanin) * rng.uniform(0.93, 1.07) * (1 + rng.normal(0, 0.025, 3))
     hair_name = _hair_name(rng, melanin, age)
@@ -131,30 +131,6 @@ def draw_person(seed: int, number: int, model: Anny) -> Person:
         cloth_second=second,
         pattern=str(rng.choice(["plain", "plain", "stripes", "checks", "knit"])),
     )
-
-
-def _draw_code(rng: np.random.Generator, model: Anny, woman: bool, age: float, origin: np.ndarray) -> np.ndarray:
-    phenotypes = {
-        "gender": rng.uniform(0.82, 1.0) if woman else rng.uniform(0.0, 0.18),
-        "age": 0.60 + 0.36 * age,
-        "muscle": rng.uniform(0.38, 0.68),
-        "weight": rng.uniform(0.34, 0.74),
-        "height": rng.uniform(0.4, 0.62),
-        "proportions": rng.uniform(0.4, 0.8),
-        "cupsize": rng.uniform(0.3, 0.6),
-        "firmness": rng.uniform(0.4, 0.7),
-        "african": origin[0],
-        "asian": origin[1],
-        "caucasian": origin[2],
-    }
-    # Local changes at full strength are caricatures; ears, eyes and neck bear less than the rest.
-    spread = np.array(
-        [0.10 if label.startswith(("ear", "eye-", "neck", "head-age")) else 0.20 for label in model.local_labels]
-    )
-    local = np.clip(rng.normal(0, 1, len(spread)), -2.2, 2.2) * spread
-    # anny's lids are heavy at rest; people look into cameras with open eyes.
-    local += np.array([0.30 if label.startswith(("eye-height", "eye-scale")) else 0.0 for label in model.local_labels])
-    return np.concatenate([[phenotypes[name] for name in PHENOTYPES], local]).astype(np.float32)
 
 
 def _ramp(colours: np.ndarray, place: float) -> np.ndarray:
