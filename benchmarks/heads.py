@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -9,12 +10,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Row, alternate, at_most, speedup
+from benchmarks.harness import Row, alternate, at_least, at_most, speedup
 from benchmarks.memory import peak_bytes
+from benchmarks.toyhead import make_solid
 from models import camera
 from models.discriminators import Discriminator, Shown
+from models.headcache import HeadCache
 from models.planes import PlaneConfig, PlaneField
 from models.render import volume
+from models.render.occupancy import render_occupied
 from models.spherehead import HeadConfig, HeadGenerator
 from models.stylegan import MappingConfig
 
@@ -138,6 +142,35 @@ def forward_rows(net: HeadGenerator) -> list[Row]:
     return rows
 
 
+@torch.no_grad()
+def video_rows() -> list[Row]:
+    """A frame of one identity: planes and background kept, samples in empty space left out, against all of it anew."""
+    rows = []
+    for resolution, channels in ((256, (128, 64)), (512, (256, 128))):
+        net = HeadGenerator(HeadConfig(resolution=resolution, superresolution_channels=channels)).eval().to(_device())
+        make_solid(net)
+        ws = net.mapping(torch.randn(1, 512, device=_device()), _view())
+        cache, label = HeadCache(net, ws), _view()
+        name = f"heads/video frame {resolution}"
+        kept, anew = (
+            _settled(cache.view, label),
+            _settled(partial(net.synthesise, ws, label, noise="const")),
+        )
+        quick, slow = alternate(kept, anew, 3)
+        rows.append(speedup(f"{name}, cache and occupancy against uncached", quick, slow, 3))
+        error = (cache.view(label).image - net.synthesise(ws, label, noise="const").image).square().mean().item()
+        rows.append(
+            at_least(f"{name}, PSNR against uncached", min(10 * math.log10(4 / max(error, 1e-12)), 120), "dB", 45)
+        )
+        every = HeadCache(net, ws, occupancy=None)
+        rays = camera.rays(label, net.config.neural_resolution)
+        sparse = _settled(render_occupied, cache.field, cache.occupancy, *rays, net.config.box)
+        dense = _settled(partial(volume.render, every.field, *rays, net.config.render, box=net.config.box))
+        quick, slow = alternate(sparse, dense, 3)
+        rows.append(speedup(f"{name}, march with occupancy against march", quick, slow, 1))
+    return rows
+
+
 def step_rows() -> list[Row]:
     """One generator and one discriminator step at 64 pixels, and where the time goes."""
     batch, repeats = 4, 5
@@ -197,7 +230,7 @@ def rows() -> list[Row]:
     """All rows."""
     torch.manual_seed(0)
     net = HeadGenerator(HeadConfig()).eval().to(_device())
-    return query_rows() + merge_rows() + renderer_rows(net) + forward_rows(net) + step_rows()
+    return query_rows() + merge_rows() + renderer_rows(net) + forward_rows(net) + video_rows() + step_rows()
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from models.config import Config
 from models.decoder import Decoder
 from models.discriminators import DiscriminatorConfig
 from models.planes import Kind, PlaneConfig, PlaneField, Sphere
-from models.render.volume import RenderConfig, render
+from models.render.volume import RenderConfig, Rendered, render
 from models.stylegan import EqualLinear, Mapping, MappingConfig, Noise, Precision, Synthesis, SynthesisConfig, ToImage
 from models.superresolution import SuperResolution, SuperResolutionConfig
 
@@ -314,15 +314,27 @@ class HeadGenerator(nn.Module):
             chunk=chunk,
             fast=fast,
         )
+        behind = (
+            None if self.background is None else self.background(ws if ws_background is None else ws_background, noise)
+        )
+        return self.finish(seen, ws[:, -1], side, behind)
+
+    def finish(self, seen: Rendered, last: Tensor, side: int, behind: Tensor | None) -> HeadOutput:
+        """From what rays saw to pictures.
+
+        Args:
+            seen: of side * side rays a picture.
+            last: (N, w_size) the style of the last layers.
+            side: rays per side.
+            behind: (N, C, b, b) the background, or None in a variant without.
+        """
         feature = seen.feature.transpose(1, 2).unflatten(2, (side, side)).contiguous()
         opacity = seen.opacity.view(-1, 1, side, side)
-        last = ws[:, -1]
         mask = parsing = None
-        if self.background is None or self.to_raw is None:
+        if behind is None or self.to_raw is None:
             feature = feature * 2 - 1
             raw = feature[:, :3]
         else:
-            behind = self.background(ws if ws_background is None else ws_background, noise)
             feature = feature + (1 - opacity) * fir.resize(behind, side)
             raw = self.to_raw(feature, last)
             mask = opacity * (1 + 2 * _MARGIN) - _MARGIN

@@ -70,6 +70,19 @@ def box_limits(origin: Tensor, direction: Tensor, side: float) -> tuple[Tensor, 
     return torch.where(hit, near, closest - side / 2), torch.where(hit, far, closest + side / 2), hit
 
 
+def ray_limits(
+    origin: Tensor, direction: Tensor, config: RenderConfig, box: float
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Where sampling of rays (N, R, 3) starts and ends (N, R); with limits "box", also which rays meet the cube."""
+    near = torch.full(origin.shape[:2], config.near, device=origin.device, dtype=origin.dtype)
+    far = torch.full_like(near, config.far)
+    if config.limits == "fixed":
+        return near, far, None
+    enter, leave, hit = box_limits(origin.detach(), direction.detach(), box)
+    near, far = torch.where(hit, enter.clamp_min(config.near), near), torch.where(hit, leave, far)
+    return near, torch.maximum(torch.where(hit, far.clamp_max(config.far), far), near + 1e-3), hit
+
+
 def spread(count: int, like: Tensor, jitter: bool) -> Tensor:
     """(*like.shape, count) increasing fractions of [0, 1]: one in each of ``count`` equal cells, or their middles."""
     start = torch.arange(count, device=like.device, dtype=like.dtype)
@@ -206,7 +219,7 @@ def _render(
     density_noise: float,
     fast: bool,
 ) -> Rendered:
-    n, rays = origin.shape[:2]
+    rays = origin.shape[1]
 
     def query(depth: Tensor) -> tuple[Tensor, Tensor]:
         points = origin.unsqueeze(2) + depth.unsqueeze(-1) * direction.unsqueeze(2)
@@ -215,13 +228,7 @@ def _render(
             density = density + density_noise * torch.randn_like(density)
         return feature.unflatten(1, (rays, -1)), density.unflatten(1, (rays, -1))
 
-    near = torch.full((n, rays), config.near, device=origin.device, dtype=origin.dtype)
-    far = torch.full_like(near, config.far)
-    hit: Tensor | None = None
-    if config.limits == "box":
-        enter, leave, hit = box_limits(origin.detach(), direction.detach(), box)
-        near, far = torch.where(hit, enter.clamp_min(config.near), near), torch.where(hit, leave, far)
-        far = torch.maximum(torch.where(hit, far.clamp_max(config.far), far), near + 1e-3)
+    near, far, hit = ray_limits(origin, direction, config, box)
     shift = config.density_shift
     depth = stratified_depths(near, far, config.coarse, jitter)
     if config.fine == 0:
