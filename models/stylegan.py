@@ -49,6 +49,11 @@ class SynthesisConfig(Config):
     half_blocks: int = 0
     clamp: float = 256.0  # EG3D's conv_clamp, in effect in half precision only
 
+    @property
+    def sides(self) -> list[int]:
+        """Resolutions of the blocks, from 4."""
+        return [1 << n for n in range(2, self.resolution.bit_length())]
+
     def channels(self, resolution: int) -> int:
         """Feature channels of the block that works at ``resolution``."""
         return max(1, min(self.channel_base // resolution, self.channel_max))
@@ -270,8 +275,13 @@ class SynthesisBlock(nn.Module):
         styles: Sequence[Tensor],
         noise: Noise = "random",
         project: Tensor | None = None,
+        transform: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Features and picture in and out; ``styles`` holds ``convolutions + 1`` tensors (N, w_size)."""
+        """Features and picture in and out; ``styles`` holds ``convolutions + 1`` tensors (N, w_size).
+
+        ``transform`` (N, 2, outputs / 2, H, W) scales and shifts the second half of the channels between the two
+        convolutions: the channel-split spatial feature transform (Wang et al. 2021, GFP-GAN).
+        """
         dtype = working_dtype(self.precision, self.conv1.weight)
         memory = torch.channels_last if dtype.itemsize == 2 else torch.contiguous_format
         if self.constant is not None:
@@ -281,6 +291,10 @@ class SynthesisBlock(nn.Module):
         x = x.to(dtype=dtype, memory_format=memory)
         if self.conv0 is not None:
             x = self.conv0(x, styles[0], noise)
+        if transform is not None:
+            kept, moved = x.chunk(2, dim=1)
+            scale, shift = transform.to(x.dtype).unbind(1)
+            x = torch.cat([kept, moved * scale + shift], dim=1)
         x = self.conv1(x, styles[-2], noise)
         out = self.to_image(x, styles[-1], project).to(self.conv1.weight.dtype)
         if image is not None:
@@ -363,10 +377,9 @@ class Synthesis(nn.Module):
 
     def __init__(self, config: SynthesisConfig, image_channels: int, w_size: int):
         super().__init__()
-        levels = config.resolution.bit_length() - 1
-        if config.resolution != 2**levels or levels < 2:
+        sides = config.sides
+        if not sides or config.resolution != sides[-1]:
             raise ValueError(f"the resolution of a synthesis network is a power of two of at least 4, not {config}")
-        sides = [2**i for i in range(2, levels + 1)]
         first_half = len(sides) - config.half_blocks
         self.blocks = nn.ModuleList(
             SynthesisBlock(
