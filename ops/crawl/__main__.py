@@ -16,7 +16,7 @@ from ops.runtime.errors import LineamentError, PictureError
 from ops.runtime.params import Params
 from ops.runtime.shardwork import code_hash, digest
 from ops.runtime.stage import Stage, stage
-from ops.store import pictures, tables
+from ops.store import clips, pictures, tables
 from ops.store.tar import Shard, shard_paths
 
 SHOWN = 24
@@ -59,7 +59,8 @@ def _sheet(raw: Path) -> np.ndarray:
     for shard, key in chosen:
         field = next(f for f in shard.fields(key) if f != "json")
         try:
-            images.append(pictures.decode(shard.read(key, field)))
+            data = shard.read(key, field)
+            images.append(next(clips.decode_clip(data)) if field in clips.EXTENSIONS else pictures.decode(data))
             captions.append(key[:8])
         except PictureError as error:
             images.append(np.full((64, 64, 3), 200, np.uint8))

@@ -1,4 +1,4 @@
-"""The ``folder`` source: every picture below a folder, its bytes untouched."""
+"""The ``folder`` source: every picture and clip below a folder, its bytes untouched."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ops.crawl.sources import FolderSource
 from ops.runtime.errors import LineamentError
 from ops.store.pictures import sniff
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm"}
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".mp4"}
 MAX_BYTES = 512 * 2**20  # unpublished: our choice; a larger file is no photo
 
 

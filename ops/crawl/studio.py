@@ -36,10 +36,10 @@ def pictures(s: Stage[Any], source: StudioSource) -> Iterator[RawPicture]:
 
     Rendered pieces are kept in the work area until the source's parameters or the studio's code change.
     """
-    total = picture_count(source.studio)
+    settings = source.studio.model_dump(mode="json")
     pieces = [
-        Piece(f"{first:07d}", digest(first, source.studio.model_dump(mode="json")), (source.studio, first, total))
-        for first in range(0, total, PER_PIECE)
+        Piece(f"{first:07d}", digest(first, settings), (source.studio, first, last))
+        for first, last in _ranges(source.studio)
     ]
     for path in run_pieces(s, pieces, partial(_render), code=code(), suffix=".tar", unit="piece"):
         for key, fields in Shard(path).samples():
@@ -48,41 +48,60 @@ def pictures(s: Stage[Any], source: StudioSource) -> Iterator[RawPicture]:
             yield RawPicture(key, fields["picture"], provenance, truth=truth)
 
 
+def _ranges(params: StudioParams) -> Iterator[tuple[int, int]]:
+    """First and last (exclusive) number of each piece: some dozens of pictures, or one clip."""
+    total = picture_count(params)
+    still = total - params.clips
+    for first in range(0, still, PER_PIECE):
+        yield first, min(first + PER_PIECE, still)
+    for clip in range(still, total):
+        yield clip, clip + 1
+
+
 def _render(payload: tuple[StudioParams, int, int], out: Path) -> None:
-    params, first, total = payload
+    params, first, last = payload
     with TarWriter(out) as writer:
-        for picture in render_pictures(params, range(first, min(first + PER_PIECE, total))):
+        for picture in render_pictures(params, range(first, last)):
             writer.add(picture.name.replace(".", "_"), _fields(picture))
 
 
 def _fields(picture: StudioPicture) -> dict[str, bytes]:
     """A rendered picture as the fields of a sample: its bytes, provenance, and truth as JSON and pictures."""
-    values: dict[str, Any] = {}
     images: dict[str, bytes] = {}
+    numbers: dict[str, Any] = {}
     for name, value in picture.truth.items():
-        if not isinstance(value, np.ndarray):
-            values[name] = value
-        elif value.dtype == np.uint8 and value.ndim == 2:
-            images[f"truth.{name}.png"] = encode_png(value)
-        elif name == "depth":
+        if name == "depth" and value is not None:
             steps = np.where(np.isfinite(value), value / DEPTH_UNIT, 0)
             images["truth.depth.png"] = encode_png(np.clip(steps, 0, 65535).astype(np.uint16))
+        elif isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 2:
+            images[f"truth.{name}.png"] = encode_png(value)
         else:
-            values[name] = value.astype(float).ravel().tolist()
+            numbers[name] = value
+    frames = numbers.pop("frames", None)
+    if frames is not None:
+        images["truth.frames.json"] = _json(frames)
     return {
         "picture": picture.data,
-        "provenance.json": json.dumps({"name": picture.name, **picture.provenance}, sort_keys=True).encode(),
-        "truth.json": json.dumps(values, sort_keys=True).encode(),
+        "provenance.json": _json({"name": picture.name, **picture.provenance}),
+        "truth.json": _json(numbers),
         **images,
     }
 
 
-def write_truth(pictures: Iterable[RawPicture], folder: Path, per_shard: int) -> Iterator[RawPicture]:
-    """Pass the pictures on, and write what is known of them to ``folder`` (truth.parquet and picture tars).
+def _json(values: Any) -> bytes:
+    """JSON of plain values and arrays, which become flat lists."""
+    return json.dumps(values, sort_keys=True, default=lambda array: array.ravel().tolist()).encode()
 
-    Sources without truth leave an empty table, so that the folder is always there.
+
+def write_truth(pictures: Iterable[RawPicture], folder: Path, per_shard: int) -> Iterator[RawPicture]:
+    """Pass the pictures on, and write what is known of them to ``folder``.
+
+    ``truth.parquet`` has a row a picture or clip, ``clips.parquet`` a row for each frame of each clip (id, identity,
+    frame and the columns of ops.studio.truth.NUMBERS, lists flat), the tars hold masks, parsing and depth. Sources
+    without truth leave empty tables, so that they are always there.
     """
     rows: list[dict[str, Any]] = []
+    frames: list[dict[str, Any]] = []
     seen: set[str] = set()
     with publish(folder, folder=True) as temporary:
         with ShardWriter(temporary, per_shard) as writer:
@@ -94,9 +113,13 @@ def write_truth(pictures: Iterable[RawPicture], folder: Path, per_shard: int) ->
                 if key in seen:
                     continue
                 seen.add(key)
-                rows.append({"id": key, "name": picture.name, **json.loads(picture.truth["truth.json"])})
+                row = {"id": key, "name": picture.name, **json.loads(picture.truth["truth.json"])}
+                rows.append(row)
+                for number, frame in enumerate(json.loads(picture.truth.get("truth.frames.json", b"[]"))):
+                    frames.append({"id": key, "identity": row["identity"], "frame": number, **frame})
                 images = {f.removeprefix("truth."): d for f, d in picture.truth.items() if f.endswith(".png")}
                 if images:
                     writer.add(key, images)
-        table = pa.Table.from_pylist(rows) if rows else pa.table({"id": pa.array([], pa.string())})
-        pq.write_table(table, temporary / "truth.parquet", compression="zstd")
+        for name, content in (("truth.parquet", rows), ("clips.parquet", frames)):
+            table = pa.Table.from_pylist(content) if content else pa.table({"id": pa.array([], pa.string())})
+            pq.write_table(table, temporary / name, compression="zstd")

@@ -16,7 +16,7 @@ from ops.curate.labelling import Sample, finish, keep, label_shards, reject
 from ops.runtime.errors import PictureError
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
-from ops.store import tables
+from ops.store import clips, tables
 
 SCHEMA = tables.schema(
     pa.field("width", pa.int32()),
@@ -82,6 +82,9 @@ def measure(image: np.ndarray, side: int) -> dict[str, float | int]:
 def screen(samples: Iterator[Sample], params: ScreenParams) -> Iterable[dict[str, object]]:
     """Look at each picture by itself."""
     for sample in samples:
+        if sample.extension in clips.EXTENSIONS:
+            yield reject(sample, "clip", format=sample.extension)  # track_clips labels those
+            continue
         try:
             image = sample.decode()
         except PictureError as error:

@@ -26,15 +26,19 @@ _SIGNATURES = (
     (b"GIF89a", "gif"),
     *((magic + space, kind) for magic, kind in _PORTABLE for space in (b" ", b"\n", b"\t", b"\r")),
 )
+# Of the ISO container, which HEIC and AVIF pictures use too.
+_VIDEO_BRANDS = {b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"mp41", b"mp42", b"avc1", b"M4V ", b"MSNV", b"qt  "}
 
 
 def sniff(data: bytes) -> str:
-    """The file type by its first bytes, as an extension: jpg, png, webp, bmp, tiff, gif, pgm, ppm or ``bin``."""
+    """The file type by its first bytes: jpg, png, webp, bmp, tiff, gif, pgm, ppm, mp4, or ``bin`` for any other."""
     for signature, extension in _SIGNATURES:
         if data.startswith(signature):
             return extension
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
+    if data[4:8] == b"ftyp" and data[8:12] in _VIDEO_BRANDS:
+        return "mp4"
     return "bin"
 
 

@@ -1,6 +1,10 @@
 """The studio as a source of a crawl: numbered pictures of a seed, each with its bytes, provenance and truth.
 
 Picture ``i`` is a function of the parameters and ``i`` alone: the same bytes in whatever order, batch or process.
+
+After the pictures come ``clips`` videos, clip ``k`` of identity ``k % people``: an .mp4 each, of kind ``clip``, whose
+truth is that of its frames. In raw shards a clip is a sample with a field ``mp4`` (ops.store.clips reads it); the first
+labelling step leaves it out for the reason ``clip``, and what labels clips goes through the raw shards for them.
 """
 
 from __future__ import annotations
@@ -13,12 +17,15 @@ from typing import Any
 import numpy as np
 
 from models.parametric.anny import Anny, load_anny
+from ops.store.clips import encode_clip
 from ops.studio import rubbish
 from ops.studio.avatar import Avatar, make_avatar
+from ops.studio.motion import clip_views
 from ops.studio.params import RUBBISH, RubbishShares, StudioParams
 from ops.studio.people import draw_person, stream
-from ops.studio.render import Shot, photograph, to_pixels
+from ops.studio.render import Shot, photograph
 from ops.studio.scene import View, draw_background, draw_view
+from ops.studio.truth import NUMBERS, truth_of
 
 __all__ = ["RubbishShares", "StudioParams", "StudioPicture", "picture_count", "plan", "render_pictures"]
 
@@ -29,7 +36,7 @@ _AVATARS_KEPT = 3  # pictures of one identity come one after the other; a few MB
 class Item:
     """A line of the plan: what picture to make."""
 
-    kind: str  # "portrait" or one of RUBBISH
+    kind: str  # "portrait", one of RUBBISH, or "clip"
     identity: int
     view: int
 
@@ -42,10 +49,9 @@ class StudioPicture:
         name: file name.
         data: the file's bytes.
         provenance: name, url, page, licence, as a crawler records them.
-        truth: ``kind``; ``identity`` (-1 for none); and where one person is shown: ``camera`` (25 floats, of the whole
-            upright picture), ``azimuth``, ``elevation``, ``roll`` (degrees), ``expression`` (52), ``landmarks68``
-            (68, 3) world, ``landmarks68_2d`` (68, 2) pixels, ``mask`` (H, W) uint8, ``parsing`` (H, W) uint8 of
-            ``ops.store.parsing.CLASSES``, ``depth`` (H, W) float32. Without a person, or with several, those are None.
+        truth: ``kind``; ``identity`` (-1 for none); and where one person is shown: :data:`ops.studio.truth.NUMBERS`,
+            ``mask`` (H, W) uint8, ``parsing`` (H, W) uint8 of ``ops.store.parsing.CLASSES``, ``depth`` (H, W) float32.
+            Without a person, or with several, those are None. A clip has ``frames``: the numbers of each frame.
     """
 
     name: str
@@ -56,7 +62,7 @@ class StudioPicture:
 
 @lru_cache(maxsize=8)
 def plan(params: StudioParams) -> tuple[Item, ...]:
-    """All pictures in order: identity by identity, each one's portraits followed by its share of the rubbish."""
+    """All pictures in order: identity by identity, portraits and then the share of the rubbish; clips at the end."""
     portraits = params.people * params.views
     extra: list[list[Item]] = [[] for _ in range(params.people)]
     rng = stream(params.seed, 20)
@@ -69,6 +75,7 @@ def plan(params: StudioParams) -> tuple[Item, ...]:
     for identity in range(params.people):
         items.extend(Item("portrait", identity, view) for view in range(params.views))
         items.extend(extra[identity])
+    items.extend(Item("clip", number % params.people, number) for number in range(params.clips))
     return tuple(items)
 
 
@@ -116,6 +123,8 @@ class Studio:
     def picture(self, index: int, item: Item) -> StudioPicture:
         """The picture of a line of the plan."""
         rng = stream(self.params.seed, 30, index)
+        if item.kind == "clip":
+            return self._clip(index, item)
         # Duplicates repeat a portrait's bytes, so they are encoded with that portrait's stream.
         original = None
         if item.kind in ("portrait", "duplicate", "near_duplicate"):
@@ -130,7 +139,8 @@ class Studio:
         else:
             view, shot = self.shot(item.identity, item.view)
             picture = shot.picture
-            truth.update(_truth(view, shot))
+            truth.update(truth_of(self.model, self.avatar(item.identity), view, shot))
+            truth.update({name: getattr(shot, name) for name in _PICTURES})
         if original is not None:
             picture = rubbish.sensor_noise(picture, original)
             data, extension = rubbish.encode(picture, original, self.params)
@@ -138,6 +148,24 @@ class Studio:
                 data, extension = rubbish.again(picture, rng)
         else:
             data, extension, truth = rubbish.spoil(picture, rng, item.kind, truth)
+        return self._delivered(index, extension, data, truth)
+
+    def film(self, identity: int, number: int) -> Iterator[tuple[View, Shot]]:
+        """The frames of a clip, one after the other, each with its view and truth."""
+        avatar = self.avatar(identity)
+        for view in clip_views(self.params, self.model, avatar.joints, identity, number):
+            yield view, photograph(self.model, avatar, view)
+
+    def _clip(self, index: int, item: Item) -> StudioPicture:
+        frames: list[np.ndarray] = []
+        known: list[dict[str, Any]] = []
+        for view, shot in self.film(item.identity, item.view):
+            frames.append(shot.picture)
+            known.append(truth_of(self.model, self.avatar(item.identity), view, shot))
+        truth: dict[str, Any] = {"kind": "clip", "identity": item.identity, **_NOTHING, "frames": known}
+        return self._delivered(index, "mp4", encode_clip(frames, self.params.clip_fps), truth)
+
+    def _delivered(self, index: int, extension: str, data: bytes, truth: dict[str, Any]) -> StudioPicture:
         name = f"{index:06d}.{extension}"
         provenance = {
             "name": name,
@@ -171,35 +199,8 @@ class Studio:
         return view
 
 
-_NOTHING: dict[str, Any] = dict.fromkeys(
-    (
-        "camera",
-        "azimuth",
-        "elevation",
-        "roll",
-        "expression",
-        "landmarks68",
-        "landmarks68_2d",
-        "mask",
-        "parsing",
-        "depth",
-    )
-)
-
-
-def _truth(view: View, shot: Shot) -> dict[str, Any]:
-    return {
-        "camera": view.camera,
-        "azimuth": view.azimuth,
-        "elevation": view.elevation,
-        "roll": view.roll,
-        "expression": view.expression,
-        "landmarks68": shot.landmarks.astype(np.float32),
-        "landmarks68_2d": to_pixels(view.camera, shot.landmarks, len(shot.picture)).astype(np.float32),
-        "mask": shot.mask,
-        "parsing": shot.parsing,
-        "depth": shot.depth,
-    }
+_PICTURES = ("mask", "parsing", "depth")
+_NOTHING: dict[str, Any] = dict.fromkeys((*NUMBERS, *_PICTURES))
 
 
 @lru_cache(maxsize=1)

@@ -125,20 +125,18 @@ def draw_light(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nda
     return coefficients, key.astype(np.float32), key_colour.astype(np.float32)
 
 
-def rotate_to_world(direction: np.ndarray, azimuth: float) -> np.ndarray:
-    """A studio direction (..., 3) turned about the vertical so that the camera stands at ``azimuth`` (radians)."""
-    c, s = np.cos(azimuth), np.sin(azimuth)
-    turn = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-    return (direction @ turn.T).astype(np.float32)
+def about_vertical(angle: float) -> np.ndarray:
+    """(3, 3) turn about the vertical that brings a camera in front to the azimuth ``angle`` (radians)."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
 
 
-def rotate_coefficients(coefficients: np.ndarray, azimuth: float) -> np.ndarray:
-    """(9, C) coefficients of an environment turned about the vertical by ``azimuth`` radians."""
+def rotate_coefficients(coefficients: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """(9, C) coefficients of an environment turned by a rotation (3, 3)."""
     lattice = sphere_directions(64)
-    turned = rotate_to_world(lattice, azimuth)
     # Solving for the turned coefficients on a lattice is exact: rotation maps each degree onto itself.
     values = harmonics(lattice) @ coefficients
-    return np.linalg.lstsq(harmonics(turned), values, rcond=None)[0].astype(np.float32)
+    return np.linalg.lstsq(harmonics(lattice @ turn.T), values, rcond=None)[0].astype(np.float32)
 
 
 def open_transfer(normals: np.ndarray) -> np.ndarray:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ops.runtime.params import Params
 
@@ -40,10 +40,10 @@ class RubbishShares(Params):
 
 
 class StudioParams(Params):
-    """What the studio renders: ``people`` identities, ``views`` portraits of each, and the rubbish on top."""
+    """What the studio renders: ``people`` identities, ``views`` portraits of each, the rubbish on top, and clips."""
 
     people: int = Field(default=1000, ge=1)  # unpublished: our choice
-    views: int = Field(default=10, ge=1)  # unpublished: our choice
+    views: int = Field(default=10, ge=0)  # unpublished: our choice
     size: int = Field(default=512, ge=64, le=4096)  # pixels; FFHQ-like sources of EG3D's family are 512
     seed: int = Field(default=0, ge=0)
     azimuth_front_share: float = Field(default=0.6, ge=0, le=1)  # unpublished: our choice; views drawn near the front
@@ -56,3 +56,14 @@ class StudioParams(Params):
     png_share: float = Field(default=0.04, ge=0, le=1)  # unpublished: our choice
     webp_share: float = Field(default=0.04, ge=0, le=1)  # unpublished: our choice
     rubbish: RubbishShares = RubbishShares()
+    clips: int = Field(default=0, ge=0)  # videos of people who talk, one person after the other
+    clip_frames: int = Field(default=75, ge=1)  # unpublished: our choice; three seconds
+    clip_fps: float = Field(default=25.0, gt=0, le=120)  # unpublished: our choice
+    clip_size: int = Field(default=512, ge=64, le=4096, multiple_of=2)  # pixels; as the pictures
+    clip_azimuth_spread: float = Field(default=16.0, ge=0)  # degrees, standard deviation; unpublished: our choice
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.views and not self.clips:
+            raise ValueError("a studio source needs views or clips")
+        return self

@@ -22,14 +22,15 @@ class Shot:
         picture: (size, size, 3) uint8 sRGB; mask: (size, size) uint8 coverage of the person.
         parsing: (size, size) uint8 of ``ops.store.parsing.CLASSES``.
         depth: (size, size) float32 along the viewing axis, infinity for none.
-        landmarks: (68, 3) world positions of the iBUG points.
+        vertices, normals: (V, 3) of the posed model, head frame.
     """
 
     picture: np.ndarray
     mask: np.ndarray
     parsing: np.ndarray
     depth: np.ndarray
-    landmarks: np.ndarray
+    vertices: np.ndarray
+    normals: np.ndarray
 
 
 def photograph(model: Anny, avatar: Avatar, view: View, background: np.ndarray | None = None) -> Shot:
@@ -131,7 +132,7 @@ def photograph(model: Anny, avatar: Avatar, view: View, background: np.ndarray |
         ],
         device="cpu",
     )
-    return Shot(picture, mask, parsing, depth, posed[model.landmarks68.numpy()])
+    return Shot(picture, mask, parsing, depth, posed, normals)
 
 
 def pose_face(model: Anny, avatar: Avatar, view: View) -> np.ndarray:

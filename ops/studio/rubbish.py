@@ -1,7 +1,8 @@
 """What makes a crawl of the web unlike a data set: encodings, and pictures that are of no use.
 
-The kinds of :data:`ops.studio.params.RUBBISH`. Truth stays true: a rotated or grey picture keeps its truth (of the
-upright picture), a tiny one has its truth scaled, and a file that cannot be decoded keeps only the person's number.
+The kinds of :data:`ops.studio.params.RUBBISH`. Truth is that of the picture before it was spoilt: a rotated or grey
+picture has the truth of the upright one in colour, a truncated file that of the whole picture; a tiny one has its truth
+scaled.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import torch
 from models.camera import intrinsics, look_at, pack_label, pose_on_sphere
 from models.parametric.anny import Anny
 from ops.studio.avatar import default_pose
-from ops.studio.lighting import draw_light, rotate_coefficients, rotate_to_world
+from ops.studio.lighting import about_vertical, draw_light, rotate_coefficients
 from ops.studio.params import StudioParams
 from ops.studio.people import stream
 
@@ -74,7 +74,7 @@ def draw_view(params: StudioParams, model: Anny, identity: int, number: int, *, 
         np.float32,
     )
     light, key, key_colour = draw_light(rng)
-    turn = np.deg2rad(azimuth)
+    turn = about_vertical(np.deg2rad(azimuth))
     return View(
         camera=camera,
         azimuth=azimuth,
@@ -83,7 +83,7 @@ def draw_view(params: StudioParams, model: Anny, identity: int, number: int, *, 
         expression=expression,
         pose=pose.astype(np.float32),
         light=rotate_coefficients(light, turn),
-        key=rotate_to_world(key, turn),
+        key=(turn @ key).astype(np.float32),
         key_colour=key_colour,
         background=draw_background(rng, params.size),
     )
@@ -125,26 +125,33 @@ def draw_camera(
     return label.numpy().astype(np.float32)
 
 
+def unit_weights(names: tuple[str, ...], units: dict[str, float]) -> np.ndarray:
+    """(52,) weights of face units given by name; a name without a side means both."""
+    weights = np.zeros(len(names), np.float32)
+    for unit, value in units.items():
+        for place, full in enumerate(names):
+            if full in (unit, unit + "Left", unit + "Right"):
+                weights[place] += value
+    return weights
+
+
+def gaze_units(names: tuple[str, ...], sideways: float, upwards: float) -> np.ndarray:
+    """(52,) weights of the units that turn both eyes towards the subject's left and up, each in [-1, 1]."""
+    left = ("eyeLookOutLeft", "eyeLookInRight") if sideways > 0 else ("eyeLookInLeft", "eyeLookOutRight")
+    vertical = "eyeLookUp" if upwards > 0 else "eyeLookDown"
+    return unit_weights(names, {**dict.fromkeys(left, abs(sideways)), vertical: abs(upwards)})
+
+
 def draw_expression(rng: np.random.Generator, model: Anny, neutral: bool) -> np.ndarray:
-    """(52,) face units in [0, 1] under the model's names; a name without a side means both."""
+    """(52,) face units in [0, 1]."""
     names = model.expression_names
     weights = np.zeros(len(names), np.float32)
-
-    def add(name: str, value: float) -> None:
-        for place, full in enumerate(names):
-            if full in (name, name + "Left", name + "Right"):
-                weights[place] += value
-
     if not neutral:
-        for unit, value in _EXPRESSIONS[rng.integers(len(_EXPRESSIONS))].items():
-            add(unit, value * rng.uniform(0.4, 1.1))
-    add("eyeBlink", rng.uniform(0.0, 0.06))
+        chosen = _EXPRESSIONS[rng.integers(len(_EXPRESSIONS))]
+        weights += unit_weights(names, {unit: value * rng.uniform(0.4, 1.1) for unit, value in chosen.items()})
+    weights += unit_weights(names, {"eyeBlink": rng.uniform(0.0, 0.06)})
     sideways, upwards = rng.normal(0, 0.22, 2)
-    toward_left = ("eyeLookOutLeft", "eyeLookInRight") if sideways > 0 else ("eyeLookInLeft", "eyeLookOutRight")
-    for name in toward_left:
-        add(name, abs(sideways))
-    add("eyeLookUp" if upwards > 0 else "eyeLookDown", 0.6 * abs(upwards))
-    return np.clip(weights, 0, 1)
+    return np.clip(weights + gaze_units(names, sideways, 0.6 * upwards), 0, 1)
 
 
 def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:

@@ -65,3 +65,16 @@ def test_a_repetition_repeats_the_first_near_original(values, distance):
     assert all(
         r < 0 or (result[r] < 0 and (values[r] ^ values[j]).bit_count() <= distance) for j, r in enumerate(result)
     )
+
+
+def test_clips_are_left_to_those_who_label_clips():
+    from ops.curate.labelling import Sample
+    from ops.curate.screen import ScreenParams, screen
+    from ops.store.clips import encode_clip
+    from ops.store.pictures import sniff
+
+    data = encode_clip([np.zeros((64, 64, 3), np.uint8)] * 2, 25)
+    assert sniff(data) == "mp4"
+    assert sniff(b"\0\0\0\x18ftypheic") == "bin"  # a picture in the same container
+    (row,) = screen(iter([Sample("a", sniff(data), data, {})]), ScreenParams())
+    assert (row["kept"], row["reason"]) == (False, "clip")
