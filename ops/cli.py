@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ops.apply.commands import add_to as add_apply_commands
 from ops.runtime.errors import LineamentError
 
 REPORT = Path("data/report/index.html")
@@ -122,6 +123,8 @@ def parser() -> argparse.ArgumentParser:
     profile.add_argument("use", nargs="?", choices=["use"], help=argparse.SUPPRESS)
     profile.add_argument("name", nargs="?", help="smoke (laptop), gpu (one GPU) or paper")
     profile.set_defaults(run=_profile)
+
+    add_apply_commands(commands)
 
     for name, run, text in (
         ("status", _status, "how many pictures came how far, and why the others fell"),

@@ -7,7 +7,7 @@ same codes in every checkpoint with codes of the same length.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -104,7 +104,13 @@ class GiraffeRenderer:
         return np.concatenate(found).reshape(shape)
 
 
-_SYSTEMS = {"giraffe": GiraffeRenderer}
+def _heads(folder: Path, record: dict[str, Any], device: str) -> Renderer:
+    from ops.apply.heads import Heads
+
+    return Heads(folder, device, record)
+
+
+_SYSTEMS: dict[str, Callable[[Path, dict[str, Any], str], Renderer]] = {"giraffe": GiraffeRenderer, "heads": _heads}
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

@@ -1,0 +1,104 @@
+"""The sub-commands of ``lineament`` that use a trained generator. Networks are imported when a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_PANELS = ("picture", "depth", "normals", "parsing")
+
+
+def add_to(commands: Parsers) -> None:
+    """Add all sub-commands."""
+    sample = _command(commands, "sample", "pictures of heads by seed, and a grid of them")
+    sample.add_argument("out", type=Path, help="folder for the pictures")
+    sample.add_argument("--seeds", default="0-7", help="identities, e.g. 0-7 or 1,5,9 (default: %(default)s)")
+    sample.add_argument(
+        "--azimuths", type=float, nargs="+", default=[-60, -30, 0, 30, 60, 180], metavar="DEGREES",
+        help="cameras: 0 in front, 90 on the subject's left, 180 behind (default: -60 -30 0 30 60 180)",
+    )  # fmt: skip
+    _camera(sample)
+    _truncation(sample)
+    _show(sample, ["picture"])
+
+    video = _command(commands, "video", "an mp4 of one head: a turntable, or a path through key frames")
+    video.add_argument("out", type=Path, help="name of the video, .mp4")
+    video.add_argument("--seed", type=int, default=0, help="identity (default: %(default)s)")
+    video.add_argument("--frames", type=int, default=120, help="of a turntable (default: %(default)s)")
+    video.add_argument(
+        "--keys", nargs="+", metavar="FRAME:AZIMUTH[,ELEVATION[,RADIUS]]",
+        help="a smooth path instead of a turntable, e.g. 0:0 40:90,10 80:180",
+    )  # fmt: skip
+    video.add_argument("--side", type=int, help="pixels of each picture (default: the network's, at least 256)")
+    video.add_argument("--every-sample", action="store_true", help="render empty space too; slower, for comparison")
+    _rate(video)
+    _camera(video)
+    _truncation(video)
+    _show(video, list(_PANELS))
+
+    between = _command(commands, "interpolate", "from head to head, as stills (.png) or as a video (.mp4)")
+    between.add_argument("out", type=Path, help="name of the picture or video")
+    between.add_argument("--seeds", default="0,1", help="identities in order (default: %(default)s)")
+    between.add_argument("--steps", type=int, help="from each to the next (default: 8 stills, 48 frames)")
+    between.add_argument("--space", choices=["z", "w"], default="w", help="latents or styles (default: %(default)s)")
+    between.add_argument("--azimuth", type=float, default=0.0, help="of the camera (default: %(default)s)")
+    between.add_argument("--turn", action="store_true", help="the camera of a video goes once around")
+    _rate(between)
+    _camera(between)
+    _truncation(between)
+    _show(between, ["picture"])
+
+    mix = _command(commands, "mix", "style mixing: coarse styles of some heads, fine styles of others")
+    mix.add_argument("out", type=Path, help="name of the picture, .png")
+    mix.add_argument("--rows", default="0-3", help="seeds of the coarse styles (default: %(default)s)")
+    mix.add_argument("--columns", default="4-8", help="seeds of the fine styles (default: %(default)s)")
+    mix.add_argument("--layers", type=int, help="styles that a row gives (default: half)")
+    mix.add_argument("--azimuth", type=float, default=0.0, help="of the camera (default: %(default)s)")
+    _truncation(mix)
+
+    mesh = _command(commands, "mesh", "a head's surface (.ply, .obj, .glb) and its density (.npz)")
+    mesh.add_argument("out", type=Path, nargs="+", help="names of the files; their endings say what to write")
+    mesh.add_argument("--seed", type=int, default=0, help="identity (default: %(default)s)")
+    mesh.add_argument("--resolution", type=int, default=256, help="samples a side (default: %(default)s)")
+    # EG3D's script takes 10 for its scale of densities
+    mesh.add_argument("--level", type=float, default=10.0, help="density of the surface (default: %(default)s)")
+    mesh.add_argument("--largest", action="store_true", help="keep the largest piece only")
+    _truncation(mesh)
+
+
+def _command(commands: Parsers, name: str, text: str, module: str = "") -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command.add_argument("checkpoint", type=Path, help="folder of a published head generator")
+    command.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    command.set_defaults(run=_lazily(f"ops.apply.{module or name}", name.replace("-", "_")))
+    return command
+
+
+def _lazily(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    return lambda arguments: getattr(importlib.import_module(module), function)(arguments)
+
+
+def _camera(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--elevation", type=float, default=0.0, help="of cameras, degrees (default: %(default)s)")
+    command.add_argument("--radius", type=float, default=2.7, help="of cameras, world units (default: %(default)s)")
+
+
+def _truncation(command: argparse.ArgumentParser) -> None:
+    # SphereHead's default
+    command.add_argument("--truncation", type=float, default=0.7, help="1 for full variety (default: %(default)s)")
+    command.add_argument("--cutoff", type=int, help="styles that are truncated (default: all)")
+
+
+def _show(command: argparse.ArgumentParser, default: list[str]) -> None:
+    command.add_argument(
+        "--show", nargs="+", choices=_PANELS, default=default,
+        help=f"side by side, as far as the network has them (default: {' '.join(default)})",
+    )  # fmt: skip
+
+
+def _rate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--rate", type=float, default=24.0, help="frames a second (default: %(default)s)")
