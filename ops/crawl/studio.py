@@ -73,6 +73,9 @@ def _fields(picture: StudioPicture) -> dict[str, bytes]:
         if name == "depth" and value is not None:
             steps = np.where(np.isfinite(value), value / DEPTH_UNIT, 0)
             images["truth.depth.png"] = encode_png(np.clip(steps, 0, 65535).astype(np.uint16))
+        elif name == "uv" and value is not None:
+            steps = np.where(np.isfinite(value), 1 + np.clip(value, 0, 1) * 65534, 0).round().astype(np.uint16)
+            images["truth.uv.png"] = encode_png(np.dstack([steps, np.zeros_like(steps[..., :1])]))
         elif isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 2:
             images[f"truth.{name}.png"] = encode_png(value)
         else:
@@ -97,8 +100,9 @@ def write_truth(pictures: Iterable[RawPicture], folder: Path, per_shard: int) ->
     """Pass the pictures on, and write what is known of them to ``folder``.
 
     ``truth.parquet`` has a row a picture or clip, ``clips.parquet`` a row for each frame of each clip (id, identity,
-    frame and the columns of ops.studio.truth.NUMBERS, lists flat), the tars hold masks, parsing and depth. Sources
-    without truth leave empty tables, so that they are always there.
+    frame and the columns of ops.studio.truth.NUMBERS, lists flat), the tars hold masks, parsing, depth (16 bits, steps
+    of DEPTH_UNIT) and, where asked for, uv (16 bits: 0 for none, then 0 to 1 from 1 to 65535). Sources without truth
+    leave empty tables, so that they are always there.
     """
     rows: list[dict[str, Any]] = []
     frames: list[dict[str, Any]] = []
@@ -121,5 +125,12 @@ def write_truth(pictures: Iterable[RawPicture], folder: Path, per_shard: int) ->
                 if images:
                     writer.add(key, images)
         for name, content in (("truth.parquet", rows), ("clips.parquet", frames)):
-            table = pa.Table.from_pylist(content) if content else pa.table({"id": pa.array([], pa.string())})
+            table = _single(pa.Table.from_pylist(content)) if content else pa.table({"id": pa.array([], pa.string())})
             pq.write_table(table, temporary / name, compression="zstd")
+
+
+def _single(table: pa.Table) -> pa.Table:
+    """The table with lists in single precision, which is what the studio computes in."""
+    doubles = pa.list_(pa.float64())
+    fields = [field.with_type(pa.list_(pa.float32())) if field.type == doubles else field for field in table.schema]
+    return table.cast(pa.schema(fields))

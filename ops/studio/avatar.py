@@ -11,6 +11,8 @@ import scipy.sparse
 import torch
 
 from models.parametric.anny import Anny, chain_transforms, skin
+from models.parametric.person import Person as PersonModel
+from models.parametric.person import load_person
 from models.render import raster
 from ops.studio import canvas, clothes, hair, lighting, paint
 from ops.studio.people import Person
@@ -29,6 +31,7 @@ class Avatar:
 
     Attributes:
         rest: (V, 3) unposed; joints: (6, 3).
+        identity_code, shape_code: (80,) and (10,) of models.parametric.person that come nearest to ``rest``.
         transfer: (V, 9) light transfer of the body; open_sky: (V,) how much of the sky a vertex sees.
         normals: (V, 3) at rest.
         strands: None for the bald and beardless; strand_transfer: (S * LIGHT_PLACES, 9).
@@ -40,6 +43,8 @@ class Avatar:
     person: Person
     rest: np.ndarray
     joints: np.ndarray
+    identity_code: np.ndarray
+    shape_code: np.ndarray
     normals: np.ndarray
     transfer: np.ndarray
     open_sky: np.ndarray
@@ -53,6 +58,12 @@ class Avatar:
     triangles: np.ndarray
     body_triangles: int
     textured_triangles: int
+
+
+@lru_cache(maxsize=1)
+def shared_person() -> PersonModel:
+    """The model in whose codes identities are told, loaded once a process."""
+    return load_person()
 
 
 @lru_cache(maxsize=2)
@@ -96,6 +107,7 @@ def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
     c = canvas.unwrap(model)
     rest_t, joints_t = model.rest(torch.from_numpy(person.code)[None])
     rest, joints = rest_t[0].numpy(), joints_t[0].numpy()
+    identity_code, shape_code = shared_person().encode(rest_t)
     posed = pose_vertices(model, rest, joints, default_pose())
     normals = vertex_normals(model, posed)
     garment = clothes.cut_garment(model, person.garment)
@@ -134,6 +146,8 @@ def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
         person=person,
         rest=rest,
         joints=joints,
+        identity_code=identity_code[0].numpy(),
+        shape_code=shape_code[0].numpy(),
         normals=normals,
         transfer=body_transfer,
         open_sky=open_sky,

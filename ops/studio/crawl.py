@@ -25,7 +25,7 @@ from ops.studio.params import RUBBISH, RubbishShares, StudioParams
 from ops.studio.people import draw_person, stream
 from ops.studio.render import Shot, photograph
 from ops.studio.scene import View, draw_background, draw_view
-from ops.studio.truth import NUMBERS, truth_of
+from ops.studio.truth import NUMBERS, truth_of, uv_map
 
 __all__ = ["RubbishShares", "StudioParams", "StudioPicture", "picture_count", "plan", "render_pictures"]
 
@@ -50,7 +50,8 @@ class StudioPicture:
         data: the file's bytes.
         provenance: name, url, page, licence, as a crawler records them.
         truth: ``kind``; ``identity`` (-1 for none); and where one person is shown: :data:`ops.studio.truth.NUMBERS`,
-            ``mask`` (H, W) uint8, ``parsing`` (H, W) uint8 of ``ops.store.parsing.CLASSES``, ``depth`` (H, W) float32.
+            ``mask`` (H, W) uint8, ``parsing`` (H, W) uint8 of ``ops.store.parsing.CLASSES``, ``depth`` (H, W) float32,
+            and with ``uv`` among the parameters :func:`ops.studio.truth.uv_map`.
             Without a person, or with several, those are None. A clip has ``frames``: the numbers of each frame.
     """
 
@@ -141,6 +142,7 @@ class Studio:
             picture = shot.picture
             truth.update(truth_of(self.model, self.avatar(item.identity), view, shot))
             truth.update({name: getattr(shot, name) for name in _PICTURES})
+            truth["uv"] = uv_map(self.model, view, shot) if self.params.uv else None
         if original is not None:
             picture = rubbish.sensor_noise(picture, original)
             data, extension = rubbish.encode(picture, original, self.params)
@@ -200,7 +202,7 @@ class Studio:
 
 
 _PICTURES = ("mask", "parsing", "depth")
-_NOTHING: dict[str, Any] = dict.fromkeys((*NUMBERS, *_PICTURES))
+_NOTHING: dict[str, Any] = dict.fromkeys((*NUMBERS, *_PICTURES, "uv"))
 
 
 @lru_cache(maxsize=1)

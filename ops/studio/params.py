@@ -56,6 +56,7 @@ class StudioParams(Params):
     png_share: float = Field(default=0.04, ge=0, le=1)  # unpublished: our choice
     webp_share: float = Field(default=0.04, ge=0, le=1)  # unpublished: our choice
     rubbish: RubbishShares = RubbishShares()
+    uv: bool = Field(default=False, description="whether the truth tells each pixel's texture coordinates")
     clips: int = Field(default=0, ge=0)  # videos of people who talk, one person after the other
     clip_frames: int = Field(default=75, ge=1)  # unpublished: our choice; three seconds
     clip_fps: float = Field(default=25.0, gt=0, le=120)  # unpublished: our choice

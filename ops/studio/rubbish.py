@@ -18,6 +18,7 @@ from PIL import Image
 from ops.studio.params import StudioParams
 from ops.studio.render import Shot
 from ops.studio.scene import draw_background
+from ops.studio.truth import PLACES
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -131,10 +132,12 @@ def _rotated(picture: np.ndarray, rng: np.random.Generator) -> bytes:
 def _scaled(truth: dict[str, Any], scale: float, side: int) -> dict[str, Any]:
     """Truth of the picture scaled down: the camera is normalised by the side and stays."""
     smaller = dict(truth)
-    smaller["landmarks68_2d"] = truth["landmarks68_2d"] * np.float32(scale)
+    for name in PLACES:
+        smaller[name] = truth[name] * np.float32(scale)
     smaller["mask"] = cv2.resize(truth["mask"], (side, side), interpolation=cv2.INTER_AREA)
-    for name in ("parsing", "depth"):
-        smaller[name] = cv2.resize(truth[name], (side, side), interpolation=cv2.INTER_NEAREST)
+    for name in ("parsing", "depth", "uv"):
+        if truth[name] is not None:
+            smaller[name] = cv2.resize(truth[name], (side, side), interpolation=cv2.INTER_NEAREST)
     return smaller
 
 

@@ -1,6 +1,7 @@
 """The studio's pictures: the same for every way of asking, and true to their truth."""
 
 import io
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,10 +9,14 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from models.camera import check_label, project, spherical_angles, unpack_label
+from models.camera import check_label, intrinsics, pack_label, pose_on_sphere, project, spherical_angles, unpack_label
+from models.parametric.person import load_person
 from ops.store.parsing import CLASSES
 from ops.studio.crawl import RubbishShares, Studio, StudioParams, picture_count, plan, render_pictures
 from ops.studio.params import RUBBISH
+from ops.studio.render import photograph, pose_face
+from ops.studio.scene import draw_view, gaze_units
+from ops.studio.truth import gaze_directions, truth_of
 
 SHARES = dict.fromkeys(RUBBISH, 0.2)
 PARAMS = StudioParams(people=2, views=5, size=128, seed=3, rubbish=RubbishShares(**SHARES), png_share=0, webp_share=0)
@@ -139,9 +144,6 @@ def test_mask_parsing_and_depth_agree(pictures):
 def test_mask_is_the_alpha_of_the_picture():
     """Over another background exactly the pixels outside the mask change."""
     studio = Studio(PARAMS)
-    from ops.studio.render import photograph
-    from ops.studio.scene import draw_view
-
     view = draw_view(PARAMS, studio.model, 1, 0)
     white, black = (photograph(studio.model, studio.avatar(1), view, np.full((128, 128, 3), v)) for v in (0.9, 0.001))
     changed = (white.picture.astype(int) - black.picture).max(-1)
@@ -209,3 +211,66 @@ def test_formats_are_mixed():
     seen = {p.data[:4] for p in render_pictures(params, range(4))}
     assert seen <= {b"\x89PNG", b"RIFF"}
     assert len(seen) == 2
+
+
+def test_people_know_their_codes_and_where_facemesh_would_look(front):
+    person = load_person()
+    for picture in front:
+        truth = picture.truth
+        assert truth["identity_code"].shape == (80,)
+        rest = person.vertices(
+            *(torch.from_numpy(truth[name])[None] for name in ("identity_code", "expression", "shape_code"))
+        )
+        eyes = person.landmarks68[36:48]
+        off = rest[0, eyes].numpy() - truth["landmarks68"][36:48]
+        assert np.linalg.norm(off, axis=1).mean() / 2.7 < 0.004  # metres: what 80 components leave out
+        assert np.linalg.norm(truth["facemesh"][1] - truth["landmarks68"][30]) < 0.06  # tip of the nose
+        uv, _ = project(torch.from_numpy(truth["camera"])[None], torch.from_numpy(truth["facemesh"])[None])
+        np.testing.assert_allclose(uv[0].numpy() * 256, truth["facemesh_2d"], atol=1e-2)
+
+
+def test_visibility_is_what_the_depth_says():
+    studio = Studio(PARAMS)
+    view = draw_view(PARAMS, studio.model, 0, 0)
+
+    def seen_from(azimuth):
+        pose = pose_on_sphere(torch.tensor(np.deg2rad(azimuth)), torch.tensor(0.05))[None].float()
+        turned = replace(view, camera=pack_label(pose, intrinsics(1.6))[0].numpy())
+        shot = photograph(studio.model, studio.avatar(0), turned)
+        return truth_of(studio.model, studio.avatar(0), turned, shot)
+
+    front, left, back = (seen_from(angle) for angle in (0, 75, 180))
+    assert front["landmarks68_visible"][17:].mean() > 0.8
+    assert front["facemesh_visible"].mean() > 0.7
+    assert not back["landmarks68_visible"][27:].any()
+    assert not back["facemesh_visible"].any()
+    assert left["landmarks68_visible"][42:48].sum() > left["landmarks68_visible"][36:42].sum()
+
+
+def test_gaze_follows_the_units():
+    studio = Studio(PARAMS)
+    view, avatar = draw_view(PARAMS, studio.model, 0, 0), studio.avatar(0)
+
+    def look(sideways, upwards):
+        units = gaze_units(studio.model.expression_names, sideways, upwards)
+        shape = pose_face(studio.model, avatar, replace(view, expression=units))
+        return gaze_directions(studio.model, avatar, shape)
+
+    np.testing.assert_allclose(look(0.0, 0.0), [[0, 0, 1]] * 2, atol=1e-4)
+    assert (look(0.5, 0.0)[:, 0] > 0.1).all()
+    assert (look(-0.5, 0.0)[:, 0] < -0.1).all()
+    assert (look(0.0, 0.5)[:, 1] > 0.05).all()
+
+
+def test_texture_coordinates_of_the_skin_alone():
+    params = FRONT.model_copy(update={"uv": True})
+    picture = next(render_pictures(params, [0]))
+    uv, parsing = picture.truth["uv"], picture.truth["parsing"]
+    told = np.isfinite(uv).all(-1)
+    assert told[parsing == CLASSES.index("nose")].mean() > 0.95
+    assert told[parsing == CLASSES.index("cloth")].mean() < 0.05
+    assert not told[parsing == 0].any()
+    assert np.nanmin(uv) >= 0
+    assert np.nanmax(uv) <= 1
+    nose = uv[told & (parsing == CLASSES.index("nose"))]
+    assert np.ptp(nose, axis=0).max() < 0.2  # one patch
