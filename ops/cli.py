@@ -90,6 +90,14 @@ def _weights(_: argparse.Namespace) -> int:
     return 0
 
 
+def _model(arguments: argparse.Namespace) -> int:
+    from ops.parametric.convert import convert
+
+    convert(arguments.file, arguments.kind, arguments.out)
+    print(f"{arguments.out}: {arguments.kind} in safetensors and JSON; the original file is not needed any more.")
+    return 0
+
+
 def _check(_: argparse.Namespace) -> int:
     from ops.checks import main
 
@@ -125,6 +133,14 @@ def parser() -> argparse.ArgumentParser:
     profile.set_defaults(run=_profile)
 
     add_apply_commands(commands)
+
+    model = commands.add_parser("model", help="read a licensed face or body model of your own")
+    actions = model.add_subparsers(dest="action", required=True, metavar="ACTION")
+    read = actions.add_parser("convert", help="a .pkl, .npz, .npy or .mat to safetensors; nothing in it is run")
+    read.add_argument("file", type=Path)
+    read.add_argument("--kind", required=True, choices=["smpl", "smplx", "flame", "bfm", "faceverse"])
+    read.add_argument("out", type=Path, metavar="FOLDER")
+    model.set_defaults(run=_model)
 
     for name, run, text in (
         ("status", _status, "how many pictures came how far, and why the others fell"),

@@ -181,17 +181,21 @@ def axis_angle_matrix(rotation: Tensor) -> Tensor:
     return torch.linalg.matrix_exp(skew)
 
 
-def chain_transforms(joints: Tensor, pose: Tensor) -> Tensor:
-    """(N, 7, 4, 4) rest-to-posed transforms from joints (N, 6, 3) and axis-angles (N, 6, 3), parents first."""
+def chain_transforms(joints: Tensor, pose: Tensor, parents: Sequence[int] = _PARENTS) -> Tensor:
+    """(N, 1 + J, 4, 4) rest-to-posed transforms from joints (N, J, 3) and axis-angles (N, J, 3).
+
+    Args:
+        parents: of the root (-1) and the J joints, parents first.
+    """
     rotations = axis_angle_matrix(pose)
     identity = torch.eye(4, dtype=joints.dtype, device=joints.device).expand(len(joints), 4, 4)
     world = [identity]
-    for joint in range(len(JOINTS)):
+    for joint in range(joints.shape[1]):
         local = identity.clone()
         local[:, :3, :3] = rotations[:, joint]
         pivot = joints[:, joint]
         local[:, :3, 3] = pivot - (rotations[:, joint] @ pivot.unsqueeze(-1)).squeeze(-1)
-        world.append(world[_PARENTS[joint + 1]] @ local)
+        world.append(world[parents[joint + 1]] @ local)
     return torch.stack(world, dim=1)
 
 

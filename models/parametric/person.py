@@ -88,19 +88,19 @@ class Person(nn.Module):
         Raises:
             ValueError: a code of another length.
         """
-        rest = self.mean + _combine(identity, self.identity_basis, "identity")
+        rest = self.mean + combine(identity, self.identity_basis, "identity")
         if shape is not None:
-            rest = rest + _combine(shape, self.shape_basis, "shape")
+            rest = rest + combine(shape, self.shape_basis, "shape")
         return rest if expression is None else rest + self.expression_offsets(expression)
 
     def expression_offsets(self, expression: Tensor) -> Tensor:
         """(N, 52) units to (N, V, 3) offsets of the rest vertices, the same for everyone."""
-        return _combine(expression, self.expression_basis, "expression")
+        return combine(expression, self.expression_basis, "expression")
 
     def joints(self, shape: Tensor, identity: Tensor | None = None) -> Tensor:
         """(N, 6, 3) rest positions of ``joint_names`` for body shapes (N, 10) under the mean or a given head."""
-        places = self.joint_mean + _combine(shape, self.joint_shape, "shape")
-        return places if identity is None else places + _combine(identity, self.joint_identity, "identity")
+        places = self.joint_mean + combine(shape, self.joint_shape, "shape")
+        return places if identity is None else places + combine(identity, self.joint_identity, "identity")
 
     def joint_transforms(self, shape: Tensor, pose: Tensor, identity: Tensor | None = None) -> Tensor:
         """(N, 7, 4, 4) rest-to-posed transforms of torso and joints; pose (N, 6, 3) axis-angle about world axes."""
@@ -130,7 +130,7 @@ class Person(nn.Module):
         return codes[:, :IDENTITY], codes[:, IDENTITY:]
 
 
-def _combine(code: Tensor, basis: Tensor, name: str) -> Tensor:
+def combine(code: Tensor, basis: Tensor, name: str) -> Tensor:
     """(N, K) codes on a (K, V, 3) basis to (N, V, 3)."""
     if code.dim() != 2 or code.shape[1] != len(basis):
         raise ValueError(f"{name} must be (N, {len(basis)}), not {tuple(code.shape)}")

@@ -1,0 +1,1 @@
+"""Parametric models from files that a user supplies."""
