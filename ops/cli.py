@@ -13,6 +13,13 @@ from ops.apply.commands import add_to as add_apply_commands
 from ops.runtime.errors import LineamentError
 
 REPORT = Path("data/report/index.html")
+ADDABLE = {
+    "folder": "pictures at any depth; nothing in it is changed",
+    "urls": "a .txt, .csv or .parquet list of addresses",
+    "search": "keyword lists, such as ops/crawl/hairstyles.yaml",
+    "video": "a folder of videos",
+    "dataset": "a public data set as its owners ship it; see --layout",
+}
 
 
 def _demo(_: argparse.Namespace) -> int:
@@ -47,10 +54,11 @@ def _source(arguments: argparse.Namespace) -> int:
     from ops.crawl.sources import load_sources
 
     if arguments.action == "add":
-        path = settings.stored_path(arguments.folder)
-        values = {"kind": "folder", "path": path, "licence": arguments.licence}
-        if arguments.refresh:
-            values["refresh"] = arguments.refresh
+        kind, path = next((kind, path) for kind in ADDABLE if (path := getattr(arguments, kind)))
+        values = {"kind": kind, "path": settings.stored_path(path), "licence": arguments.licence}
+        for name in ("refresh", "layout"):
+            if getattr(arguments, name):
+                values[name] = getattr(arguments, name)
         settings.add_source(arguments.name, values)
         print(f"'{arguments.name}' is declared in params.yaml. `dvc repro` brings it through the lineage.")
     elif arguments.action == "remove":
@@ -118,9 +126,14 @@ def parser() -> argparse.ArgumentParser:
     source = commands.add_parser("source", help="list, add or remove sources of pictures")
     actions = source.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("list", help="the declared sources")
-    add = actions.add_parser("add", help="declare a folder of pictures")
+    add = actions.add_parser("add", help="declare a source of pictures")
     add.add_argument("name", help="lower-case letters, digits, - and _")
-    add.add_argument("--folder", required=True, metavar="PATH", help="searched at any depth; nothing in it is changed")
+    where = add.add_mutually_exclusive_group(required=True)
+    for kind, text in ADDABLE.items():
+        where.add_argument(f"--{kind}", metavar="PATH", help=text)
+    add.add_argument(
+        "--layout", help="of a data set: ffhq, celeba_hq, lpff, k_hairstyle, shhq, vfhq, hdtf, 300vw, eg3d"
+    )
     add.add_argument("--licence", default="unknown", help="of the pictures; kept with each one (default: %(default)s)")
     add.add_argument("--refresh", metavar="CRON", help="when Dagster looks for new pictures, e.g. '0 3 * * *'")
     remove = actions.add_parser("remove", help="take a source out again")

@@ -43,15 +43,18 @@ def add_source(name: str, values: dict[str, Any], params_file: Path = Path("para
     """Declare a source.
 
     Raises:
-        LineamentError: the name is taken or not allowed, or a value is wrong, or the folder does not exist.
+        LineamentError: the name is taken or not allowed, or a value is wrong, or there is no such folder or file.
     """
     content = _load(params_file)
     if name in content["sources"]:
         raise LineamentError(f"a source '{name}' is declared already; remove it first, or choose another name.")
     source = parse_source(name, values, params_file)
-    if not Path(source.path).is_dir():
-        raise LineamentError(f"{source.path}: no such folder.")
-    content["sources"][name] = source.model_dump(exclude_none=True)
+    path = Path(source.path).expanduser()
+    if not (path.is_dir() if source.kind in ("folder", "video") else path.exists()):
+        raise LineamentError(
+            f"{source.path}: no such folder{'' if source.kind in ('folder', 'video') else ' or file'}."
+        )
+    content["sources"][name] = source.model_dump(exclude_unset=True)
     _save(content, params_file)
 
 

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ops.crawl import folder, studio
-from ops.crawl.raw import RawPicture, add_pictures
-from ops.crawl.sources import FolderSource, StudioSource, load_source
+from ops.crawl import folder, studio, video
+from ops.crawl.download import Downloads
+from ops.crawl.layouts import PICTURE_SETS
+from ops.crawl.raw import RawPicture, add_pictures, earlier
+from ops.crawl.search import keywords, search_links
+from ops.crawl.sources import (
+    AnySource,
+    DatasetSource,
+    FolderSource,
+    SearchSource,
+    StudioSource,
+    UrlSource,
+    VideoSource,
+    load_source,
+)
+from ops.crawl.urls import read_links
+from ops.crawl.videosets import VIDEO_SETS
 from ops.curate.sheets import contact_sheet
 from ops.runtime.errors import LineamentError, PictureError
 from ops.runtime.params import Params
@@ -26,23 +41,79 @@ class CrawlParams(Params):
     per_shard: int = 256  # unpublished: our choice; about 50 MB of photos a shard
 
 
-def offered(s: Stage[Any], source: FolderSource | StudioSource) -> Iterator[RawPicture]:
-    """All that a source has to offer now."""
-    if isinstance(source, StudioSource):
-        return studio.pictures(s, source)
-    return folder.pictures(source)
+@dataclass(frozen=True)
+class Offer:
+    """What a source has to offer now.
+
+    Attributes:
+        pictures: one after the other.
+        also: writes what else belongs into the raw folder.
+        done: called when all is published.
+    """
+
+    pictures: Iterator[RawPicture]
+    also: Callable[[Path], object] = lambda folder: None
+    done: Callable[[], object] = lambda: None
+
+
+def offered(s: Stage[Any], source: AnySource, raw: Path, fresh: bool = False) -> Offer:
+    """All that a source has to offer now.
+
+    Args:
+        s: the running stage.
+        source: as declared.
+        raw: its raw folder as it is.
+        fresh: whether what is there counts for nothing.
+    """
+    match source:
+        case StudioSource():
+            return Offer(studio.pictures(s, source))
+        case FolderSource():
+            return Offer(folder.pictures(source))
+        case VideoSource():
+            return Offer(video.pictures(source))
+        case DatasetSource():
+            return Offer(_dataset(source))
+        case UrlSource() | SearchSource():
+            downloads = Downloads(raw, s.work, source.fetch, source.recheck_days, fresh)
+            if isinstance(source, UrlSource):
+                links = read_links(Path(source.path).expanduser(), source.column, source.licence)
+            else:
+                robots = source.engine_robots == "obey"
+                phrases = keywords(Path(source.path).expanduser())
+                s.log(f"asking {source.engine} for {len(phrases)} phrases")
+                links = list(
+                    search_links(source.engine, phrases, source.per_phrase, source.licence, downloads.fetcher, robots)
+                )
+            return Offer(downloads.pictures(links), downloads.write, downloads.forget)
+
+
+def _dataset(source: DatasetSource) -> Iterator[RawPicture]:
+    """The pictures of a data set, with the declared licence where its owner states none."""
+    root = Path(source.path).expanduser()
+    if not root.exists():
+        raise LineamentError(f"{root}: no such folder or file. Correct the source's path in params.yaml.")
+    if source.layout in VIDEO_SETS:
+        found = VIDEO_SETS[source.layout](root, source.stride)
+    else:
+        found = PICTURE_SETS[source.layout](root)
+    for picture in found:
+        yield replace(picture, provenance={"licence": source.licence, **picture.provenance})
 
 
 @stage("crawl", CrawlParams)
 def main(s: Stage[CrawlParams], raw: Path, truth: Path, *, source: str) -> None:
     """Bring one declared source's pictures into raw shards: original bytes, provenance, and nothing twice."""
     declared = load_source(source, s.params_file)
-    identity = [declared.model_dump(mode="json", exclude={"refresh"}), s.params.per_shard]
+    identity = [declared.settings(), s.params.per_shard]
     if isinstance(declared, StudioSource):
         identity.append(code_hash(studio.code()))  # another studio draws other pictures: nothing old is kept
-    stream = s.progress(offered(s, declared), desc=f"crawl {source}", unit="picture")
+    settings = digest(identity)
+    offer = offered(s, declared, raw, fresh=earlier(raw, settings) is None)
+    stream = s.progress(offer.pictures, desc=f"crawl {source}", unit="picture")
     stream = studio.write_truth(stream, truth, s.params.per_shard)
-    table, new = add_pictures(raw, source, digest(identity), stream, s.params.per_shard)
+    table, new = add_pictures(raw, source, settings, stream, s.params.per_shard, offer.also)
+    offer.done()
     counts = tables.counts(table)
     if not counts["kept"]:
         raise LineamentError(f"{source}: not one picture could be read.")

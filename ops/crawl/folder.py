@@ -10,7 +10,7 @@ from pathlib import Path
 from ops.crawl.raw import RawPicture
 from ops.crawl.sources import FolderSource
 from ops.runtime.errors import LineamentError
-from ops.store.pictures import sniff
+from ops.store.pictures import FORMATS, sniff
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".mp4"}
 MAX_BYTES = 512 * 2**20  # unpublished: our choice; a larger file is no photo
@@ -43,7 +43,7 @@ def find_pictures(root: Path) -> list[Path]:
 def _looks_like_a_picture(path: Path) -> bool:
     try:
         with open(path, "rb") as stream:
-            return sniff(stream.read(16)) != "bin"
+            return sniff(stream.read(16)) in FORMATS.values()
     except OSError:
         return False  # a file without a picture's name that cannot be opened is none of ours
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class RawPicture:
         provenance: url, page, licence, time; what is unknown is left out.
         problem: the reason why ``data`` is None.
         truth: what is known of it for certain, for evaluation alone; see ops.studio.
+        official: fields that lie beside the picture in its shard: masks, landmarks and cameras of a data set's owner.
     """
 
     name: str
@@ -43,6 +44,7 @@ class RawPicture:
     provenance: dict[str, Any] = field(default_factory=dict)
     problem: str | None = None
     truth: Any = None
+    official: dict[str, bytes] = field(default_factory=dict)
 
 
 def sample_id(data: bytes) -> str:
@@ -51,7 +53,12 @@ def sample_id(data: bytes) -> str:
 
 
 def add_pictures(
-    raw: Path, source: str, settings: str, pictures: Iterable[RawPicture], per_shard: int
+    raw: Path,
+    source: str,
+    settings: str,
+    pictures: Iterable[RawPicture],
+    per_shard: int,
+    also: Callable[[Path], object] = lambda folder: None,
 ) -> tuple[pa.Table, int]:
     """Bring a source's pictures into its raw folder: what is there stays, what is new gets new shards.
 
@@ -61,17 +68,19 @@ def add_pictures(
         settings: hash of the source's declaration; shards made under another one are not kept.
         pictures: all that the source offers.
         per_shard: samples a shard.
+        also: called with the folder before it is published, to write what else belongs there.
 
     Returns:
         the crawl table and the number of new samples.
     """
-    old = _old_table(raw, settings)
+    old = earlier(raw, settings)
     rows: list[dict[str, Any]] = old.to_pylist() if old is not None else []
     seen = {row["id"] for row in rows if row["kept"]}
     known = {(row["name"], row["id"].split("-")[0]) for row in rows}
+    failed = {row["name"]: row for row in rows if not row["kept"] and not row["bytes"]}
     offered: dict[str, int] = {}
-    for earlier in rows:
-        base = earlier["id"].split("-")[0]
+    for row in rows:
+        base = row["id"].split("-")[0]
         offered[base] = offered.get(base, 0) + 1
     before = len(seen)
     with publish(raw, folder=True) as folder:
@@ -79,12 +88,15 @@ def add_pictures(
         with ShardWriter(folder, per_shard, first) as writer:
             for picture in pictures:
                 key = sample_id(picture.data) if picture.data is not None else sample_id(picture.name.encode())
-                if (picture.name, key) in known:
+                mended = failed.pop(picture.name, None)
+                if mended is not None:  # it could not be had the last time: this answer takes the place of that one
+                    mended["superseded"] = True
+                elif (picture.name, key) in known:
                     continue
                 known.add((picture.name, key))
                 reason = picture.problem or ("exact_duplicate" if key in seen else None)
                 number = offered[key] = offered.get(key, 0) + 1
-                row: dict[str, Any] = {
+                row = {
                     "id": key if reason is None else f"{key}-{number}",
                     "name": picture.name,
                     "bytes": len(picture.data or b""),
@@ -97,10 +109,11 @@ def add_pictures(
                     writer.add(key, _fields(source, picture, picture.data))
                     row["shard"] = writer.paths[-1].stem
                 rows.append(row)
-        table = pa.Table.from_pylist(rows, schema=SCHEMA)
+        table = pa.Table.from_pylist([row for row in rows if "superseded" not in row], schema=SCHEMA)
         tables.check(table, raw / TABLE)
         metadata = {"stage": "crawl", "settings": settings}
         pq.write_table(table.replace_schema_metadata(metadata), folder / TABLE, compression="zstd")
+        also(folder)
     return table, len(seen) - before
 
 
@@ -116,10 +129,11 @@ def _fields(source: str, picture: RawPicture, data: bytes) -> dict[str, bytes]:
         "time": None,
         **picture.provenance,
     }
-    return {sniff(data): data, "json": json.dumps(provenance, sort_keys=True).encode()}
+    return {sniff(data): data, "json": json.dumps(provenance, sort_keys=True).encode(), **picture.official}
 
 
-def _old_table(raw: Path, settings: str) -> pa.Table | None:
+def earlier(raw: Path, settings: str) -> pa.Table | None:
+    """The table of what was offered before under the same settings; None where nothing of it can be kept."""
     path = raw / TABLE
     if not path.is_file():
         return None

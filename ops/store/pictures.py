@@ -80,15 +80,32 @@ def upright_size(data: bytes) -> tuple[int, int]:
     """(width, height) that decode gives, from the header alone.
 
     Raises:
-        PictureError: with reason ``not_a_picture``.
+        PictureError: with reason ``not_a_picture`` or ``too_large``.
     """
     try:
         with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as picture:
             width, height = picture.size
             turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)  # on its side
+    except Image.DecompressionBombError as error:
+        raise PictureError("too_large", str(error)) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise PictureError("not_a_picture", str(error)) from None
     return (height, width) if turned else (width, height)
+
+
+def picture_problem(data: bytes) -> str | None:
+    """Why bytes are no usable picture, by their first bytes and the header alone; None if they are one."""
+    if not data:
+        return "empty"
+    if sniff(data) not in FORMATS.values():
+        return "not_a_picture"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            width, height = upright_size(data)
+    except PictureError as error:
+        return error.reason
+    return "too_large" if width * height > MAX_PIXELS else None
 
 
 def _upright(picture: Image.Image) -> bool:

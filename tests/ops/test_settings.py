@@ -82,9 +82,20 @@ def test_sources_by_the_command_line(project, capsys):
     assert list(load_sources()) == ["studio"]
 
 
+def test_every_kind_of_source_by_the_command_line(project):
+    Path("list.csv").write_text("url\n")
+    for kind, path in (("urls", "list.csv"), ("search", "list.csv"), ("video", "photos")):
+        assert cli.main(["source", "add", kind, f"--{kind}", path, "--refresh", "0 3 * * *"]) == 0
+    assert cli.main(["source", "add", "faces", "--dataset", "photos", "--layout", "ffhq"]) == 0
+    kinds = {name: source.kind for name, source in load_sources().items()}
+    assert kinds == {"studio": "studio", "urls": "urls", "search": "search", "video": "video", "faces": "dataset"}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["source", "add", "mine", "--dataset", "photos"], "layout"),
+        (["source", "add", "mine", "--urls", "nowhere.csv"], "no such folder or file"),
         (["source", "add", "mine", "--folder", "nowhere"], "no such folder"),
         (["source", "add", "My Photos", "--folder", "photos"], "cannot be a source's name"),
         (["source", "add", "studio", "--folder", "photos"], "declared already"),
