@@ -1,6 +1,7 @@
-"""What starts runs by itself: a schedule a source, and a sensor for sources that are folders."""
+"""What starts runs by itself: schedules and folder sensors of the sources, and the retraining policy."""
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,10 @@ import dagster as dg
 
 from assets.jobs import source_job, step_name
 from assets.project import project_root
-from ops.dag import PARAMS_FILE, load_yaml
+from ops.dag import PARAMS_FILE, Dag, load_yaml
+from ops.ledger import digest
+from ops.policy import load_policies, reasons_to_train
+from ops.runtime.errors import LineamentError
 
 QUIET = 30.0  # seconds without a change before new files count, so that a copy under way is not taken half-done
 
@@ -36,6 +40,61 @@ def refresh_schedules(root: Path, jobs: Mapping[str, dg.JobDefinition]) -> list[
         for name, entry in declared_sources(root).items()
         if entry.get("refresh") and source_job(name) in jobs
     ]
+
+
+def retraining_schedules(root: Path, jobs: Mapping[str, dg.JobDefinition]) -> list[dg.ScheduleDefinition]:
+    """A schedule for each system whose policy has a cron line; on from the start."""
+    return [
+        dg.ScheduleDefinition(
+            name=f"retrain_{system}_schedule",
+            job=jobs[f"retrain_{system}"],
+            cron_schedule=policy.cron,
+            description=f"Trains {system} again, as policy.{system}.cron in params.yaml says.",
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+        )
+        for system, policy in load_policies(root).items()
+        if policy.cron and f"retrain_{system}" in jobs
+    ]
+
+
+def retraining_sensors(root: Path, jobs: Mapping[str, dg.JobDefinition]) -> list[dg.SensorDefinition]:
+    """The sensor that asks for a training when the policy says so; none where params.yaml has no policy."""
+    wanted = {system: jobs[f"retrain_{system}"] for system in load_policies(root) if f"retrain_{system}" in jobs}
+    return [_retraining_sensor(wanted)] if wanted else []
+
+
+def _retraining_sensor(jobs: Mapping[str, dg.JobDefinition]) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="retraining_policy",
+        jobs=list(jobs.values()),
+        minimum_interval_seconds=60,
+        description="Asks for a training when its data grew or drifted, or a takedown touches its champion, as the "
+        "section policy of params.yaml says. A reason counts once.",
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def look(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        root = project_root()
+        asked: dict[str, str] = json.loads(context.cursor or "{}")
+        requests, said = [], []
+        try:
+            dag = Dag.load(root)
+            for system, policy in load_policies(root).items():
+                if system not in jobs:
+                    continue
+                reasons = reasons_to_train(root, dag, system, policy)
+                state = digest(reasons)
+                if reasons and asked.get(system) != state:
+                    tags = {"lineament/why": "; ".join(reasons)[:250]}
+                    requests.append(dg.RunRequest(f"{system}-{state}", job_name=jobs[system].name, tags=tags))
+                    said.append(f"{system}: {'; '.join(reasons)}")
+                asked[system] = state
+        except LineamentError as error:
+            return dg.SkipReason(f"trying again: {error}")
+        context.log.info("; ".join(said) or "no reason to train")
+        quiet = None if requests else "no reason to train that has not been answered"
+        return dg.SensorResult(requests, cursor=json.dumps(asked), skip_reason=quiet)
+
+    return look
 
 
 def folder_sensors(root: Path, jobs: Mapping[str, dg.JobDefinition]) -> list[dg.SensorDefinition]:

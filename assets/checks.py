@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator
 
 import dagster as dg
 
-from assets.project import dvc_status, project_root
+from assets.project import project_root
 from assets.state import UP_TO_DATE, agreement
 from ops.checks import gates_of, load_thresholds, run_gate
 from ops.dag import Dag, StageSpec, Unit
+from ops.versioning import dvc_status
 
 
 def check_specs(spec: StageSpec) -> list[dg.AssetCheckSpec]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.automation import folder_sensors, refresh_schedules
+from assets.automation import folder_sensors, refresh_schedules, retraining_schedules, retraining_sensors
 from assets.checks import dvc_check
 from assets.jobs import EXECUTOR, Steps, standing_jobs
 from assets.lineage import stage_assets
@@ -25,8 +25,8 @@ def definitions(root: Path) -> dg.Definitions:
         assets=stage_assets(dag),
         asset_checks=[dvc_check(dag)],
         jobs=list(jobs.values()),
-        schedules=refresh_schedules(root, jobs),
-        sensors=[sync_with_dvc, *folder_sensors(root, jobs)],
+        schedules=[*refresh_schedules(root, jobs), *retraining_schedules(root, jobs)],
+        sensors=[sync_with_dvc, *folder_sensors(root, jobs), *retraining_sensors(root, jobs)],
         executor=EXECUTOR,
     )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -28,10 +27,10 @@ from dagster_pipes import PIPES_PROTOCOL_VERSION, PipesFileMessageWriterChannel
 
 from assets.launchers import launcher_of
 from assets.metadata import describe
-from assets.project import DVC, changed_deps, dvc_status, environment
 from assets.state import RECORD, Journal
 from ops.dag import Unit
 from ops.ledger import needs_dvc
+from ops.versioning import BUSY, DVC, LONGEST_PAUSE, changed_deps, dvc_status, environment
 
 # Dagster's own reader of messages uses a part of Dagster that is marked as a preview, and warns of it at each step.
 warnings.filterwarnings("ignore", "Function `PipesMessageReader.expected_writer_count`")
@@ -39,8 +38,6 @@ warnings.filterwarnings("ignore", "Function `PipesMessageReader.expected_writer_
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
 LAST_LINES = 30
-BUSY = re.compile(r"is busy, it is being blocked by|[Uu]nable to acquire lock|Unable to read RWLock-file")
-LONGEST_PAUSE = 30.0  # seconds between two tries
 PATIENCE_VARIABLE = "LINEAMENT_PATIENCE"
 PATIENCE = 24 * 3600.0  # seconds to wait for another DVC run of the same stage; a training may be long
 GRACE = 60.0  # seconds between asking a command to end and killing it
@@ -93,6 +90,8 @@ def result_of(context: Context, root: Path, unit: Unit, outcome: Outcome) -> tup
         journal.changed = changed_deps(dvc_status(root, asked))
     journal.tell(unknown)
     metadata = describe(root, unit)
+    if "changes" in metadata:
+        context.log.info(f"{unit.name}: {metadata['changes'].value}")
     metadata |= {"dvc": dg.MetadataValue.text(outcome.what), "seconds": dg.MetadataValue.float(outcome.seconds)}
     return metadata, journal.tags(unit.name)
 

@@ -13,11 +13,12 @@ import dagster as dg
 from assets.checks import evaluate
 from assets.execution import result_of, run_unit
 from assets.lineage import FORCE, present_unit
+from assets.retraining import AFTER, retraining_steps
 from ops.dag import Dag, Unit
+from ops.policy import load_policies
 
 # A step waits for a command in a process of its own, so it needs none itself: 0.1 s a step instead of 2.
 EXECUTOR = dg.in_process_executor
-AFTER = "after"
 
 
 def step_name(unit: str) -> str:
@@ -40,6 +41,8 @@ class Steps:
         forced: Collection[str] = (),
         forceable: Collection[str] | None = None,
         default_force: bool = False,
+        first: dg.OpDefinition | None = None,
+        last: dg.OpDefinition | None = None,
     ) -> dg.JobDefinition:
         """A job that brings units up to date.
 
@@ -47,8 +50,18 @@ class Steps:
             forced: units that always run, changed or not.
             forceable: units that the job's switch ``force`` makes run as well; all of them if not given.
             default_force: where that switch stands.
+            first, last: steps before and after all of them.
         """
         chosen = [unit for unit in self.dag.units if unit in set(units)]
+        dependencies: dict[Any, Any] = {
+            dg.NodeInvocation(self._ops[unit].name, alias=step_name(unit)): self._after(unit, chosen, first)
+            for unit in chosen
+        }
+        if first is not None:
+            dependencies[dg.NodeInvocation(first.name)] = {}
+        if last is not None:
+            before = [dg.DependencyDefinition(step_name(unit)) for unit in chosen]
+            dependencies[dg.NodeInvocation(last.name)] = {AFTER: dg.MultiDependencyDefinition(before)}
         switched = set(chosen if forceable is None else forceable)
 
         def configure(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,17 +72,16 @@ class Steps:
         graph = dg.GraphDefinition(
             name=name,
             description=description,
-            node_defs=[self._ops[unit] for unit in chosen],
-            dependencies={
-                dg.NodeInvocation(self._ops[unit].name, alias=step_name(unit)): self._after(unit, chosen)
-                for unit in chosen
-            },
+            node_defs=[*(self._ops[unit] for unit in chosen), *(op for op in (first, last) if op is not None)],
+            dependencies=dependencies,
         )
         config = dg.ConfigMapping(config_fn=configure, config_schema={"force": switch})
         return graph.to_job(executor_def=EXECUTOR, config=config)
 
-    def _after(self, unit: str, chosen: Collection[str]) -> dict[str, Any]:
+    def _after(self, unit: str, chosen: Collection[str], first: dg.OpDefinition | None) -> dict[str, Any]:
         before = [dg.DependencyDefinition(step_name(parent)) for parent in self.dag.parents(unit) if parent in chosen]
+        if first is not None and not before:
+            before = [dg.DependencyDefinition(first.name)]
         return {AFTER: dg.MultiDependencyDefinition(before)} if before else {}
 
 
@@ -119,7 +131,7 @@ def _check(context: dg.OpExecutionContext, dag: Dag, unit: Unit) -> None:
 
 def standing_jobs(steps: Steps) -> dict[str, dg.JobDefinition]:
     """The jobs that every project has: demo, refresh, refresh_SOURCE, retrain_SYSTEM, evaluate_all."""
-    dag = steps.dag
+    dag, policies = steps.dag, load_policies(steps.dag.root)
     jobs = [steps.job("demo", list(dag.units), "The whole lineage, all sources and variants.")]
     crawls = [unit.name for unit in dag.stages["crawl"].units.values()] if "crawl" in dag.stages else []
     if crawls:
@@ -132,8 +144,11 @@ def standing_jobs(steps: Steps) -> dict[str, dg.JobDefinition]:
     for stage, spec in dag.stages.items():
         if stage.startswith("train_"):
             trainings = [unit.name for unit in spec.units.values()]
-            text = f"Train {stage.removeprefix('train_')} on the present shards, then evaluate it."
-            jobs.append(steps.job(f"re{stage}", _needed(dag, trainings), text, forceable=trainings))
+            system = stage.removeprefix("train_")
+            text = f"Train {system} on the present shards, evaluate it, and promote what beats its champion."
+            first, last = retraining_steps(system) if system in policies else (None, None)
+            units = _needed(dag, trainings)
+            jobs.append(steps.job(f"re{stage}", units, text, forceable=trainings, first=first, last=last))
     evaluations = _units(dag, lambda group: group == "evaluation")
     if evaluations:
         text = "Evaluate the checkpoints that are there, and write the report."

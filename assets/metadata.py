@@ -11,7 +11,9 @@ from typing import Any
 
 import dagster as dg
 
+from ops import data_versions
 from ops.dag import Unit
+from ops.runtime.errors import LineamentError
 
 THUMBNAIL = 320  # px: pictures in metadata live in the event log, so they are small
 
@@ -28,7 +30,19 @@ def describe(root: Path, unit: Unit) -> dict[str, dg.MetadataValue]:
             found["preview file"] = dg.MetadataValue.path(str(root / path))
         elif path.endswith(".parquet") and (root / path).is_file():
             found |= _table(root / path)
+        elif path.startswith(f"{data_versions.SHARDS}/") and (root / path / data_versions.SUMMARY).is_file():
+            found |= _changes(root, Path(path))
     return found
+
+
+def _changes(root: Path, folder: Path) -> dict[str, dg.MetadataValue]:
+    """What is new in training shards, beside the version before."""
+    try:
+        changes = data_versions.changes(root, folder)
+    except LineamentError as error:
+        return {"changes": dg.MetadataValue.text(f"not known: {error}")}
+    values = {f"changes.{name}": _number(value) for name, value in numbers(changes.record())}
+    return {"changes": dg.MetadataValue.text(changes.sentence()), **values}
 
 
 def numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | int]]:

@@ -21,10 +21,11 @@ from pathlib import Path
 import dagster as dg
 
 from assets.metadata import describe
-from assets.project import Status, changed_deps, dvc_status, project_root
+from assets.project import project_root
 from ops.dag import Dag, StageSpec
 from ops.ledger import Record, Workspace, digest, locked_code, outdated_inputs, own_deps, read_lock, signature
 from ops.runtime.errors import LineamentError
+from ops.versioning import Status, changed_deps, dvc_status
 
 DATA_VERSION = "dagster/data_version"
 USER_PROVIDED = "dagster/data_version_is_user_provided"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ops.apply.commands import add_to as add_apply_commands
+from ops.operating import add_operating_commands
 from ops.runtime.errors import LineamentError
 
 REPORT = Path("data/report/index.html")
@@ -146,6 +147,7 @@ def parser() -> argparse.ArgumentParser:
     profile.set_defaults(run=_profile)
 
     add_apply_commands(commands)
+    add_operating_commands(commands)
 
     model = commands.add_parser("model", help="read a licensed face or body model of your own")
     actions = model.add_subparsers(dest="action", required=True, metavar="ACTION")

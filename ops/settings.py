@@ -15,7 +15,7 @@ from ops.runtime.params import read_yaml
 from ops.runtime.publish import publish
 
 PROFILES = Path("profiles")
-NOT_A_STAGE = ("profile", "sources", "checks", "automation")
+NOT_A_STAGE = ("profile", "sources", "checks", "policy", "preflight")
 
 
 def profiles() -> list[str]:
@@ -70,6 +70,27 @@ def remove_source(name: str, params_file: Path = Path("params.yaml")) -> None:
     if len(content["sources"]) == 1:
         raise LineamentError(f"'{name}' is the last source: add another one first.")
     del content["sources"][name]
+    _save(content, params_file)
+
+
+def set_value(name: str, value: Any, params_file: Path = Path("params.yaml")) -> None:
+    """Put a value under a dotted name; None takes it out. Sections in between are made.
+
+    Raises:
+        LineamentError: something on the way is no mapping.
+    """
+    content = node = _load(params_file)
+    *above, last = name.split(".")
+    for part in above:
+        if value is None and part not in node:
+            return
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise LineamentError(f"{params_file}: '{part}' of {name} is no mapping.")
+    if value is None:
+        node.pop(last, None)
+    else:
+        node[last] = value
     _save(content, params_file)
 
 

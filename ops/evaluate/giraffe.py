@@ -197,7 +197,11 @@ def _pieces(
 def _summary(results: dict[str, Any]) -> dict[str, Any]:
     """The few numbers that git keeps."""
     variants = {
-        name: {"mean_auc": entry["mean_auc"], "auc": {angle: row["auc"] for angle, row in entry["angles"].items()}}
+        name: {
+            "mean_auc": entry["mean_auc"],
+            "interval": entry["mean_interval"],
+            "auc": {angle: row["auc"] for angle, row in entry["angles"].items()},
+        }
         for name, entry in results["variants"].items()
     }
     keys = ("recogniser", "objects", "genuine_pairs", "impostor_pairs", "seed")

@@ -52,6 +52,12 @@ class Measured:
         """Mean over the angles."""
         return float(np.mean([row["by_pair"].value for row in self.angles.values()]))
 
+    @property
+    def mean_interval(self) -> tuple[float, float]:
+        """Interval of the mean, on the safe side: the angles share their objects, so they are taken as one."""
+        areas = [row["by_object"] for row in self.angles.values()]
+        return float(np.mean([area.low for area in areas])), float(np.mean([area.high for area in areas]))
+
 
 def write_results(
     folder: Path, measured: Sequence[Measured], p: EvaluateGiraffeParams, recogniser: Recogniser, data_hash: str
@@ -161,6 +167,7 @@ def _entry(m: Measured, data_hash: str) -> dict[str, Any]:
         "checkpoint": {key: m.record[key] for key in keys if key in m.record},
         "same_data": m.record.get("data") == data_hash,
         "mean_auc": _rounded(m.mean_auc),
+        "mean_interval": [_rounded(bound) for bound in m.mean_interval],
         "change_between_objects": _rounded(m.between),
         "angles": {
             name: {

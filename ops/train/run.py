@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
+from ops import registry
 from ops.runtime.publish import publish, remove
 from ops.runtime.shardwork import code_hash, digest
 from ops.runtime.stage import Stage
 from ops.train import checkpoint
 from ops.train.data import Pictures
-from ops.train.export import parameter_counts, preview, publish_run
+from ops.train.export import parameter_counts, preview, publish_run, read_weights
 from ops.train.loop import Trainer
 from ops.train.objective import Objective
 from ops.train.settings import TrainerParams
@@ -55,6 +56,7 @@ def train_and_publish(
     folder = s.work / f"run-{digest(facts, pictures.hash, code_hash(_modules()))[:12]}"
     trainer = Trainer(objective, pictures, params, folder, s, facts)
     if trainer.ranks.main:
+        start_from(trainer, out)
         _mention_others(s, folder)
     trainer.train()
     if not trainer.ranks.main:
@@ -67,6 +69,26 @@ def train_and_publish(
         remove(path)
     with publish(s.work / "clock.json") as path:
         path.write_bytes((folder / "clock.json").read_bytes())
+
+
+def start_from(trainer: Trainer, out: Path) -> None:
+    """Put the weights of the registered version that ``start`` names into the networks, trained and averaged.
+
+    Raises:
+        LineamentError: no such version, its files are gone, or it is of another architecture.
+    """
+    name = out.as_posix().removeprefix(registry.CHECKPOINTS)
+    number = trainer.params.start.get(name)
+    if number is None:
+        return
+    version = registry.read(Path()).model(name).version(number)
+    folder = registry.check_out(Path(), name, version, registry.STARTS)
+    trained = read_weights(folder, "networks")
+    for part, network in trainer.objective.networks.items():
+        checkpoint.load_network(network, checkpoint.unpack(trained, part), folder)
+    for part, network in trainer.average.networks.items():
+        checkpoint.load_network(network, read_weights(folder, part), folder)
+    trainer.watch.log(f"starting from version {number} of {name}")
 
 
 def _modules() -> list[str]:

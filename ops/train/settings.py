@@ -39,6 +39,9 @@ class TrainerParams(Params):
     max_rollbacks: int = Field(default=3, ge=0, description="returns to a checkpoint before a diverging run gives up")
     diverged_above: float = Field(default=1e6, gt=0, description="a loss beyond it counts as divergence")  # our choice
     tensorboard: bool = Field(default=True, description="event files in the run folder")
+    start: dict[str, int] = Field(
+        default_factory=dict, description="fine-tuning: by model, the registered version to start from"
+    )
     plan: Plan = Plan()
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ import yaml
 from tiny import write_shards
 
 from models.giraffe import Generator, GiraffeConfig
+from ops import registry
 from ops.runtime.errors import LineamentError
 from ops.store.pictures import decode
 from ops.train import checkpoint
@@ -180,3 +181,29 @@ def test_training_imports_nothing_of_the_pipeline_around_it():
     code = f"import sys, ops.train.giraffe, benchmarks.train; print([m for m in {unwanted} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_fine_tuning_starts_from_a_registered_version(project, monkeypatch):
+    """With steps of no length, the result lies between the weights it started from and their average."""
+    assert run("giraffe") == 0
+    out = project / "data/checkpoints/giraffe/giraffe"
+    first = read_weights(out)
+    entry = {"number": 1, "time": "t", "unit": "u", "md5": "m.dir", "size": 1, "files": 6}
+    (project / "data/registry.json").write_text(json.dumps({"giraffe/giraffe": {"versions": [entry]}}))
+    kept = project / "kept"
+    out.rename(kept)
+    monkeypatch.setattr(registry, "check_out", lambda root, name, version, folder: kept)
+    section = {**SECTION, "trainer": {**SECTION["trainer"], "images": 4, "start": {"giraffe/giraffe": 1}}}
+    section["objective"] = {"queue": 16, "lr_generator": 1e-12}
+    (project / "params.yaml").write_text(yaml.safe_dump({"train_giraffe": section}))
+    assert run("giraffe") == 0
+    again = read_weights(out)
+    trained = checkpoint.unpack(read_weights(kept, "networks"), "generator")
+    for name, tensor in again.items():
+        if tensor.dtype.is_floating_point:
+            low, high = torch.minimum(first[name], trained[name]), torch.maximum(first[name], trained[name])
+            assert (tensor >= low - 1e-5).all(), name
+            assert (tensor <= high + 1e-5).all(), name
+    section["trainer"]["start"] = {"giraffe/giraffe": 2}
+    (project / "params.yaml").write_text(yaml.safe_dump({"train_giraffe": section}))
+    assert run("giraffe") == 1, "there is no such version"

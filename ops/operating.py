@@ -1,0 +1,60 @@
+"""The commands of who runs a project: models and changes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from ops.runtime.errors import LineamentError
+
+
+def add_operating_commands(commands: Any) -> None:
+    """Add the commands to the command line's sub-parsers."""
+    models = commands.add_parser("models", help="the registry of trained models: champions, scores, the way back")
+    actions = models.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="every registered version; the champions are marked")
+    actions.add_parser("show", help="all that is known of a model, as JSON").add_argument("name")
+    judging = actions.add_parser("judge", help="register what was trained; promote what beats its champion")
+    judging.add_argument("system", help="giraffe, heads …")
+    promote = actions.add_parser("promote", help="make a version the champion by hand")
+    promote.add_argument("name", help="e.g. giraffe/aamnce")
+    promote.add_argument("version", type=int)
+    promote.add_argument("--why", default="by hand", help="kept in the history")
+    actions.add_parser("rollback", help="make the champion before champion again").add_argument("name")
+    models.set_defaults(run=_models)
+    changes = commands.add_parser("changes", help="what is new and gone in the training shards, and how they drifted")
+    changes.set_defaults(run=_changes)
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from ops import judge, registry
+
+    root = Path()
+    if arguments.action == "list":
+        print(registry.table(registry.read(root)))
+    elif arguments.action == "show":
+        print(json.dumps(registry.read(root).model(arguments.name).model_dump(mode="json"), indent=1))
+    elif arguments.action == "judge":
+        for found in judge.judge(root, arguments.system):
+            verdict = "promoted" if found.promoted else "not promoted"
+            print(f"{found.model} version {found.version.number}: {verdict}, {found.why}")
+    else:
+        if arguments.action == "promote":
+            version = registry.promote(root, arguments.name, arguments.version, arguments.why)
+        else:
+            version = registry.roll_back(root, arguments.name)
+        print(f"version {version.number} is the champion of {arguments.name}: {registry.CHAMPIONS / arguments.name}")
+    return 0
+
+
+def _changes(_: argparse.Namespace) -> int:
+    from ops import data_versions
+
+    folders = sorted(path.parent for path in Path(data_versions.SHARDS).glob(f"*/{data_versions.SUMMARY}"))
+    if not folders:
+        raise LineamentError("there are no training shards yet: dvc repro makes them.")
+    for folder in folders:
+        print(f"{folder.name}: {data_versions.changes(Path(), folder).sentence()}")
+    return 0

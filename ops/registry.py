@@ -1,0 +1,317 @@
+"""The registry of trained models: every version that was evaluated, which one is the champion, and the way back.
+
+``data/registry.json`` is small and git tracks it. A model is what one unit of a training stage makes, such as
+``giraffe/aamnce``; its versions are numbered. The champion's files lie under ``data/champions/<model>``, and the
+pointer ``data/champions/<model>.dvc`` beside them makes DVC keep, push and pull them however often the training stage
+is run again. Other versions can be taken back as long as DVC's cache, or a remote, has them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from ruamel.yaml import YAML
+
+from ops.dag import Dag, Unit, load_yaml
+from ops.data_versions import Profile
+from ops.ledger import LOCK
+from ops.runtime.errors import LineamentError
+from ops.runtime.params import Params, validate
+from ops.runtime.publish import publish
+from ops.versioning import dvc
+
+REGISTRY = Path("data/registry.json")
+CHAMPIONS = Path("data/champions")
+STARTS = Path("data/starts")  # versions that a training starts from
+CHECKPOINTS = "data/checkpoints/"
+CONFIG = "config.json"
+
+
+class Score(Params):
+    """A measured number with its interval, under a protocol; numbers of different protocols are not compared.
+
+    Attributes:
+        name: where in the metrics file it stands. protocol: the hash of everything that decides how it is measured.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    better: Literal["higher", "lower"] = "higher"
+    protocol: str
+
+    def beats(self, other: Score) -> bool:
+        """Whether this is better than another by more than the noise: the interval of the difference, whose half
+        width is the root of the sum of both half widths squared, leaves out zero.
+
+        Raises:
+            LineamentError: they were measured in different ways.
+        """
+        if (self.name, self.protocol) != (other.name, other.protocol):
+            raise LineamentError(f"{self.name}: measured under another protocol than {other.name}; measure both anew.")
+        difference = self.value - other.value if self.better == "higher" else other.value - self.value
+        noise = math.hypot((self.high - self.low) / 2, (other.high - other.low) / 2)
+        return difference > noise
+
+
+class Version(Params):
+    """One trained checkpoint.
+
+    Attributes:
+        md5: DVC's hash of its folder, by which it is found again; size and files as DVC counts them.
+        trained_on: the data, in a few numbers; None where the shards were gone.
+        revision: of the code that trained it; settings: the hash of the training's parameters in dvc.lock.
+    """
+
+    number: int
+    time: str
+    unit: str
+    md5: str
+    size: int
+    files: int
+    data: str | None = None
+    trained_on: Profile | None = None
+    revision: str | None = None
+    settings: str | None = None
+    score: Score | None = None
+
+
+class Event(Params):
+    """A change of champion."""
+
+    time: str
+    champion: int | None
+    why: str
+
+
+class Model(Params):
+    """A model's versions, oldest first, the number of its champion, and how that came about."""
+
+    versions: tuple[Version, ...] = ()
+    champion: int | None = None
+    history: tuple[Event, ...] = ()
+
+    def version(self, number: int) -> Version:
+        """A version by number; LineamentError if there is none."""
+        for version in self.versions:
+            if version.number == number:
+                return version
+        known = ", ".join(str(version.number) for version in self.versions) or "none"
+        raise LineamentError(f"there is no version {number}; there are: {known}.")
+
+    @property
+    def best(self) -> Version | None:
+        """The champion."""
+        return None if self.champion is None else self.version(self.champion)
+
+
+class Registry(Params):
+    """All models by name."""
+
+    models: dict[str, Model] = Field(default_factory=dict)
+
+    def model(self, name: str) -> Model:
+        """A model by name; LineamentError if there is none."""
+        if name not in self.models:
+            known = ", ".join(sorted(self.models)) or "none; training and evaluation register them (retrain_SYSTEM)"
+            raise LineamentError(f"no model '{name}' is registered; there are: {known}.")
+        return self.models[name]
+
+
+def read(root: Path) -> Registry:
+    """The registry; empty where there is none yet.
+
+    Raises:
+        LineamentError: it is damaged.
+    """
+    file = root / REGISTRY
+    if not file.is_file():
+        return Registry()
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LineamentError(f"{file}: damaged ({error}). Restore it: git checkout {REGISTRY}.") from None
+    return validate(Registry, {"models": content}, str(file))
+
+
+@contextmanager
+def changing(root: Path) -> Iterator[dict[str, Model]]:
+    """The models, to be changed by this process alone; written when the block succeeds."""
+    guard = root / "data/.work/registry.lock"
+    guard.parent.mkdir(parents=True, exist_ok=True)
+    with open(guard, "a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        models = dict(read(root).models)
+        yield models
+        content = {name: models[name].model_dump(mode="json") for name in sorted(models)}
+        with publish(root / REGISTRY) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def checkpoint_of(unit: Unit) -> str | None:
+    """Where a unit leaves a checkpoint; None if it makes none."""
+    return next((out for out in unit.outs if out.startswith(CHECKPOINTS)), None)
+
+
+def model_name(unit: Unit) -> str:
+    """The name under which a unit's checkpoints are registered, e.g. ``giraffe/aamnce``."""
+    out = checkpoint_of(unit)
+    if out is None:
+        raise LineamentError(f"{unit.name} makes no checkpoint below {CHECKPOINTS}.")
+    return out.removeprefix(CHECKPOINTS)
+
+
+def register(
+    root: Path, unit: Unit, score: Score | None = None, trained_on: Profile | None = None, settings: str | None = None
+) -> Version:
+    """Enter a unit's present checkpoint, as dvc.lock has it; one that is there already gets the new score.
+
+    Raises:
+        LineamentError: it has not been trained.
+    """
+    out = checkpoint_of(unit)
+    entry = _locked(root, unit, str(out))
+    config = _config(root / str(out))
+    with changing(root) as models:
+        model = models.get(model_name(unit), Model())
+        known = next((v for v in model.versions if v.md5 == entry["md5"]), None)
+        version = Version(
+            number=known.number if known else len(model.versions) + 1,
+            time=known.time if known else _now(),
+            unit=unit.name,
+            md5=entry["md5"],
+            size=entry.get("size", 0),
+            files=entry.get("nfiles", 0),
+            data=config.get("data"),
+            trained_on=known.trained_on if known and known.trained_on else trained_on,
+            revision=config.get("revision"),
+            settings=settings,
+            score=score or (known.score if known else None),
+        )
+        others = [v for v in model.versions if v.number != version.number]
+        versions = tuple(sorted([*others, version], key=lambda v: v.number))
+        models[model_name(unit)] = model.model_copy(update={"versions": versions})
+    return version
+
+
+def rescore(root: Path, name: str, number: int, score: Score) -> None:
+    """Replace a version's score by one of another protocol."""
+    with changing(root) as models:
+        versions = [v.model_copy(update={"score": score}) if v.number == number else v for v in models[name].versions]
+        models[name] = models[name].model_copy(update={"versions": tuple(versions)})
+
+
+def promote(root: Path, name: str, number: int, why: str = "by hand") -> Version:
+    """Make a version the champion: its files are put under data/champions, from DVC's cache.
+
+    Raises:
+        LineamentError: no such version, or the cache no longer has its files.
+    """
+    version = read(root).model(name).version(number)
+    check_out(root, name, version)
+    with changing(root) as models:
+        model = models[name]
+        event = Event(time=_now(), champion=number, why=why)
+        models[name] = model.model_copy(update={"champion": number, "history": (*model.history, event)})
+    return version
+
+
+def roll_back(root: Path, name: str) -> Version:
+    """Make the champion before the present one champion again.
+
+    Raises:
+        LineamentError: there was none.
+    """
+    model = read(root).model(name)
+    earlier = [e.champion for e in model.history if e.champion is not None and e.champion != model.champion]
+    if not earlier:
+        raise LineamentError(f"{name}: there is no earlier champion to go back to.")
+    return promote(root, name, earlier[-1], f"rolled back from version {model.champion}")
+
+
+def check_out(root: Path, name: str, version: Version, folder: Path = CHAMPIONS) -> Path:
+    """Put a version's files under ``folder/<name>``, with a pointer that makes DVC keep them.
+
+    Raises:
+        LineamentError: neither cache nor remote has them.
+    """
+    target = folder / name
+    pointer = root / folder / f"{name}.dvc"
+    before = pointer.read_text() if pointer.is_file() else None
+    entry = {"md5": version.md5, "size": version.size, "nfiles": version.files, "hash": "md5", "path": target.name}
+    with publish(pointer) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+        YAML().dump({"outs": [{key: value for key, value in entry.items() if value}]}, stream)
+    words = ("--force", str(pointer.relative_to(root)))
+    try:
+        try:
+            dvc(root, "checkout", *words)
+        except LineamentError:
+            dvc(root, "pull", *words)
+    except LineamentError as error:
+        if before is None:
+            pointer.unlink()
+        else:
+            pointer.write_text(before)  # DVC has taken the files away already
+            dvc(root, "checkout", *words)
+        raise LineamentError(
+            f"{name} version {version.number} ({version.md5[:8]}) is neither in DVC's cache nor in a remote, so it "
+            f"cannot be taken back: {error}"
+        ) from None
+    return root / target
+
+
+def table(registry: Registry) -> str:
+    """The versions of all models, the champions marked."""
+    lines = []
+    for name, model in sorted(registry.models.items()):
+        for v in model.versions:
+            score = f"{v.score.value:.4f} [{v.score.low:.4f}, {v.score.high:.4f}] {v.score.name}" if v.score else "–"
+            mark = "champion" if v.number == model.champion else ""
+            lines.append(f"{name:28} {v.number:3} {mark:8} {v.time[:16]}  {(v.data or '–')[:8]:8}  {score}")
+    head = f"{'model':28} {'v':>3} {'':8} {'time':16}  {'data':8}  score"
+    return (
+        "\n".join([head, *lines]) if lines else "No model is registered yet: `lineament models judge` after training."
+    )
+
+
+def _locked(root: Path, unit: Unit, out: str) -> dict[str, Any]:
+    stages = load_yaml(root / LOCK).get("stages") or {} if (root / LOCK).is_file() else {}
+    for entry in (stages.get(unit.name) or {}).get("outs") or []:
+        if entry["path"] == out:
+            return entry
+    raise LineamentError(f"{unit.name} has made no checkpoint yet: dvc repro {unit.name}.")
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / CONFIG if folder.is_dir() else folder.with_name(CONFIG)
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def trainings(dag: Dag, system: str) -> list[Unit]:
+    """The units that train a system.
+
+    Raises:
+        LineamentError: there is no such stage.
+    """
+    stage = f"train_{system}"
+    if stage not in dag.stages:
+        known = ", ".join(name.removeprefix("train_") for name in dag.stages if name.startswith("train_"))
+        raise LineamentError(f"there is no system '{system}'; there are: {known}.")
+    return [unit for unit in dag.stages[stage].units.values() if checkpoint_of(unit) is not None]
