@@ -1,10 +1,11 @@
-"""Feature networks for evaluation, implemented here and filled with weights the user supplies."""
+"""Feature networks for evaluation and perceptual losses, implemented here, filled with weights from elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -94,3 +95,126 @@ class LightCNN29(nn.Module):
         x = self.group3(self.block3(x))
         x = self.pool(self.group4(self.block4(x)))
         return self.fc(x.flatten(1))
+
+
+# MobileNetV2 (Sandler et al. 2018, table 2): expansion t, channels c, repeats n, first stride s.
+_BOTTLENECKS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation that the weights were trained with
+_NORM_EPSILON = 1e-5
+
+
+class _Conv(nn.Module):
+    """A convolution with its batch normalisation folded in, then ReLU6 unless it is linear."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, linear: bool = False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, kernel, kernel))
+        self.bias = nn.Parameter(torch.empty(outputs))
+        self.stride, self.groups, self.linear = stride, groups, linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.conv2d(x, self.weight, self.bias, self.stride, self.weight.shape[-1] // 2, groups=self.groups)
+        return x if self.linear else F.relu6(x)
+
+
+class _Bottleneck(nn.Module):
+    """Expand, filter by depth, project; added to its input where sizes allow (section 3.3)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int):
+        super().__init__()
+        wide = inputs * expansion
+        expand = [] if expansion == 1 else [_Conv(inputs, wide, 1)]
+        self.layers = nn.Sequential(*expand, _Conv(wide, wide, 3, stride, wide), _Conv(wide, outputs, 1, linear=True))
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x) if self.adds else self.layers(x)
+
+
+class MobileNetV2(nn.Module):
+    """MobileNetV2 without its classifier: 1280 pooled features, and maps of five scales for perceptual distances."""
+
+    dimensions = 1280
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = _Conv(3, 32, 3, 2)
+        self.stages = nn.ModuleList()
+        channels = 32
+        for expansion, outputs, repeats, stride in _BOTTLENECKS:
+            widths = [channels] + [outputs] * (repeats - 1)
+            blocks = [_Bottleneck(w, outputs, 1 if i else stride, expansion) for i, w in enumerate(widths)]
+            self.stages.append(nn.Sequential(*blocks))
+            channels = outputs
+        self.last = _Conv(channels, self.dimensions, 1)
+        for name, values in zip(("mean", "deviation"), _IMAGENET):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> MobileNetV2:
+        """The network with torchvision's weights, frozen; normalisations are folded, the classifier is left out.
+
+        Raises:
+            ValueError: the tensors are not those of MobileNetV2; says which is wrong.
+        """
+        network = cls()
+        filters = [name for name, value in state.items() if name.startswith("features.") and value.ndim == 4]
+        convolutions = [module for module in network.modules() if isinstance(module, _Conv)]
+        if len(filters) != len(convolutions):
+            raise ValueError(f"{len(filters)} convolutions, not {len(convolutions)}")
+        for name, layer in zip(sorted(filters, key=_natural), convolutions):
+            stem, _, number = name.removesuffix(".weight").rpartition(".")
+            norm = f"{stem}.{int(number) + 1}"
+            wanted = (f"{norm}.weight", f"{norm}.bias", f"{norm}.running_mean", f"{norm}.running_var")
+            absent = [key for key in wanted if key not in state]
+            if absent:
+                raise ValueError(f"{absent[0]} is missing")
+            if state[name].shape != layer.weight.shape:
+                raise ValueError(f"{name} has shape {tuple(state[name].shape)}, not {tuple(layer.weight.shape)}")
+            scale, shift, mean, variance = (state[key].float() for key in wanted)
+            gain = scale * (variance + _NORM_EPSILON).rsqrt()
+            layer.weight.data = state[name].float() * gain.view(-1, 1, 1, 1)
+            layer.bias.data = shift - mean * gain
+        return network.eval().requires_grad_(False)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) pictures in [0, 1] to features (N, C, h, w) with C = 16, 24, 32, 96, 320, a half to a 32nd."""
+        x = self.first((images - self.mean) / self.deviation)
+        found = []
+        for number, stage in enumerate(self.stages):
+            x = stage(x)
+            if number in (0, 1, 2, 4, 6):
+                found.append(x)
+        return found
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) pictures in [0, 1] to (N, 1280) pooled features."""
+        return self.last(self.maps(images)[-1]).mean(dim=(2, 3))
+
+
+def perceptual_distance(network: MobileNetV2, a: Tensor, b: Tensor) -> Tensor:
+    """How different two sets of pictures (N, 3, H, W) in [0, 1] look, (N,); 0 for equal ones.
+
+    As LPIPS (Zhang et al. 2018, equation 1) with all channel weights 1: features of five scales are normalised along
+    channels, and their squared differences averaged over places and summed over scales. It is not LPIPS, whose network
+    and learned weights are others, and does not bear its name.
+    """
+    total = a.new_zeros(len(a))
+    for x, y in zip(network.maps(a), network.maps(b)):
+        apart = F.normalize(x, dim=1, eps=1e-6) - F.normalize(y, dim=1, eps=1e-6)
+        total = total + apart.square().sum(dim=1).mean(dim=(1, 2))
+    return total
+
+
+def _natural(name: str) -> list[int]:
+    return [int(part) for part in name.split(".") if part.isdigit()]

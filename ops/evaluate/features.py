@@ -1,0 +1,109 @@
+"""Features of pictures for distances between sets and for perceptual distances, and their cache.
+
+A number takes the name of its backbone: ``fd_mobilenetv2``, ``kd_mobilenetv2``, ``perceptual_mobilenetv2``; FID, KID
+and LPIPS belong to other networks. Cached features are found by the hash of the data, of the backbone, and by the rule
+by which pictures are resized: with another of these they are computed anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from models.features import MobileNetV2, perceptual_distance
+from ops.evaluate.identity import read_tensors
+from ops.runtime.errors import LineamentError
+from ops.runtime.publish import publish
+from ops.runtime.shardwork import digest
+from ops.runtime.weights import require
+from ops.store.tar import file_sha256
+
+SIDE = 224  # of the pictures that the weights were trained on (Sandler et al. 2018)
+
+
+class MobileNetFeatures:
+    """MobileNetV2's 1280 pooled features.
+
+    Attributes:
+        name: the suffix of every number made with them.
+        digest: sha256 of the weights.
+        rule: how pictures are resized: PIL's bilinear filter, which widens when it shrinks, to a square.
+    """
+
+    name = "mobilenetv2"
+    batch = 32  # pictures at once: bounds memory
+
+    def __init__(self, weights: Path, side: int = SIDE, device: str = "cpu") -> None:
+        path = require("mobilenet_v2", weights)
+        self.digest, self.side, self.device = file_sha256(path), side, device
+        self.rule = f"pil-bilinear-{side}"
+        try:
+            self.network = MobileNetV2.from_state(read_tensors(path)).to(device)
+        except ValueError as error:
+            raise LineamentError(f"{path}: not MobileNetV2's weights: {error}.") from None
+
+    @torch.inference_mode()
+    def embed(self, images: Iterable[np.ndarray]) -> np.ndarray:
+        """Square pictures, each (H, H, 3) uint8, one after the other to (N, 1280) float32, in constant memory."""
+        found = [np.zeros((0, self.network.dimensions), np.float32)]
+        for part in _batches(images, self.batch):
+            found.append(self.network(self.prepare(part)).cpu().numpy())
+        return np.concatenate(found)
+
+    def prepare(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Pictures as the network takes them: (N, 3, side, side) in [0, 1]."""
+        size = (self.side, self.side)
+        resized = [np.asarray(Image.fromarray(i).resize(size, Image.Resampling.BILINEAR)) for i in images]
+        return torch.from_numpy(np.stack(resized)).to(self.device).permute(0, 3, 1, 2) / 255
+
+    @torch.inference_mode()
+    def distances(self, a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
+        """Perceptual distances (N,) of pictures in pairs."""
+        return perceptual_distance(self.network, self.prepare(a), self.prepare(b)).cpu().numpy()
+
+
+@lru_cache(maxsize=2)
+def load_features(weights: Path, side: int = SIDE, device: str = "cpu") -> MobileNetFeatures:
+    """The backbone, loaded once a process.
+
+    Raises:
+        LineamentError: its weights are missing, damaged or others'.
+    """
+    return MobileNetFeatures(weights, side, device)
+
+
+def cached(
+    folder: Path, backbone: MobileNetFeatures, data: str, images: Callable[[], Iterable[np.ndarray]]
+) -> np.ndarray:
+    """Features of a set of pictures, from the cache where they were computed before.
+
+    Args:
+        folder: of the cache.
+        backbone: the network and its resize rule.
+        data: hash of the set.
+        images: the pictures, asked for only when they are needed.
+    """
+    path = folder / f"{digest(data, backbone.name, backbone.digest, backbone.rule)}.npy"
+    if path.is_file():
+        return np.load(path, allow_pickle=False)
+    features = backbone.embed(images())
+    with publish(path) as temporary, temporary.open("wb") as file:
+        np.save(file, features, allow_pickle=False)
+    return features
+
+
+def _batches(items: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    part: list[np.ndarray] = []
+    for item in items:
+        part.append(item)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part
