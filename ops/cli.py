@@ -92,6 +92,17 @@ def _status(_: argparse.Namespace) -> int:
     return 0
 
 
+def _dataset(arguments: argparse.Namespace) -> int:
+    from ops.shards.eg3d import export, import_
+
+    if arguments.action == "export":
+        count = export(arguments.shards, arguments.out, arguments.repeat)
+    else:
+        count = import_(arguments.zip, arguments.out, arguments.licence)
+    print(f"{arguments.out}: {count} pictures")
+    return 0
+
+
 def _weights(_: argparse.Namespace) -> int:
     from ops.runtime.weights import table
 
@@ -140,6 +151,19 @@ def parser() -> argparse.ArgumentParser:
     remove = actions.add_parser("remove", help="take a source out again")
     remove.add_argument("name")
     source.set_defaults(run=_source)
+
+    dataset = commands.add_parser("dataset", help="training shards to and from the formats of other projects")
+    actions = dataset.add_subparsers(dest="action", required=True, metavar="ACTION")
+    export = actions.add_parser("export", help="shards to a zip with dataset.json, masks beside it in NAME_seg.zip")
+    export.add_argument("shards", type=Path, help="e.g. data/shards/faces")
+    export.add_argument("out", type=Path, help="NAME.zip")
+    export.add_argument("--format", choices=["eg3d"], default="eg3d", help="as EG3D, PanoHead and SphereHead read it")
+    export.add_argument("--repeat", action="store_true", help="each picture as often as balancing says")
+    back = actions.add_parser("import", help="such a zip, or folder, to shards")
+    back.add_argument("zip", type=Path)
+    back.add_argument("out", type=Path, help="folder of the new shards")
+    back.add_argument("--licence", default="unknown", help="of the pictures (default: %(default)s)")
+    dataset.set_defaults(run=_dataset)
 
     profile = commands.add_parser("profile", help="list the profiles, or use one")
     profile.add_argument("use", nargs="?", choices=["use"], help=argparse.SUPPRESS)

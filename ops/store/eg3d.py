@@ -8,9 +8,14 @@ once, none outside, none that unpacks to more than it should.
 from __future__ import annotations
 
 import json
+import lzma
 import math
+import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +25,10 @@ LABELS = "dataset.json"
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp")
 MAX_MEMBER = 512 * 2**20  # unpublished: our choice; a larger picture or list is taken for a bomb
 MAX_LIST = 4 * 2**30  # unpublished: our choice; dataset.json of a few million labels
+_DAMAGE = (
+    OSError, EOFError, ValueError, RuntimeError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error,
+    lzma.LZMAError,
+)  # fmt: skip
 _LINK = 0o120000  # the type bits of a symbolic link in a zip member's mode
 
 
@@ -28,9 +37,28 @@ def seg_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}_seg{path.suffix}")
 
 
-class _Zip:
-    """The plain files of a zip."""
+class Members(ABC):
+    """The plain files of a zip or a folder, by name, with their sizes."""
 
+    sizes: dict[str, int]
+
+    @staticmethod
+    def open(path: Path) -> Members:
+        """A zip, or a folder.
+
+        Raises:
+            LineamentError: there is none, it is no zip, or a member is unsafe.
+        """
+        if not path.exists():
+            raise LineamentError(f"{path}: no such zip or folder.")
+        return _Folder(path) if path.is_dir() else _Zip(path)
+
+    @abstractmethod
+    def read(self, name: str, limit: int) -> bytes:
+        """A member's bytes; LineamentError when there is none, it is damaged, or has more than ``limit`` bytes."""
+
+
+class _Zip(Members):
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
@@ -38,7 +66,7 @@ class _Zip:
             members = self._zip.infolist()
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             raise LineamentError(f"{path}: not a readable zip ({error}).") from None
-        self.sizes: dict[str, int] = {}
+        self.sizes = {}
         for member in members:
             if member.is_dir():
                 continue
@@ -55,29 +83,27 @@ class _Zip:
             self.sizes[name] = member.file_size
 
     def read(self, name: str, limit: int) -> bytes:
+        if name not in self.sizes:
+            raise LineamentError(f"{self.path}: has no member '{name}'.")
         try:
             with self._zip.open(name) as stream:
                 data = stream.read(limit + 1)
-        except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
+        except _DAMAGE as error:
             raise LineamentError(f"{self.path}: the member '{name}' cannot be read ({error}).") from None
-        except Exception as error:  # noqa: BLE001  zlib, lzma and bz2 errors of a damaged member share no base class
-            raise LineamentError(f"{self.path}: the member '{name}' is damaged ({error}).") from None
         if len(data) > limit:
             raise LineamentError(f"{self.path}: the member '{name}' unpacks to more than {limit} bytes.")
         return data
 
 
-class _Folder:
-    """The plain files below a folder."""
-
+class _Folder(Members):
     def __init__(self, path: Path) -> None:
         self.path = path
         found = sorted(p for p in path.rglob("*") if p.is_file() and not p.is_symlink())
         self.sizes = {p.relative_to(path).as_posix(): p.stat().st_size for p in found}
 
     def read(self, name: str, limit: int) -> bytes:
-        if self.sizes[name] > limit:
-            raise LineamentError(f"{self.path / name}: larger than {limit} bytes.")
+        if self.sizes.get(name, limit + 1) > limit:
+            raise LineamentError(f"{self.path / name}: no such file, or larger than {limit} bytes.")
         return (self.path / name).read_bytes()
 
 
@@ -88,31 +114,30 @@ class Archive:
         names: of the pictures, sorted, as EG3D numbers them.
         labels: 25 values by picture name; empty without ``dataset.json``.
         extra: what else ``dataset.json`` holds.
+        files: all members.
 
     Raises:
         LineamentError: not readable, an unsafe member, no picture, or a broken ``dataset.json``.
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.exists():
-            raise LineamentError(f"{path}: no such zip or folder.")
         self.path = path
-        self._files = _Folder(path) if path.is_dir() else _Zip(path)
-        self.names = sorted(n for n in self._files.sizes if PurePosixPath(n).suffix.lower() in EXTENSIONS)
+        self.files = Members.open(path)
+        self.names = sorted(n for n in self.files.sizes if PurePosixPath(n).suffix.lower() in EXTENSIONS)
         if not self.names:
             raise LineamentError(f"{path}: there is no picture in it.")
         self.labels: dict[str, list[float]] = {}
         self.extra: dict[str, Any] = {}
-        if LABELS in self._files.sizes:
+        if LABELS in self.files.sizes:
             self._read_labels()
         seg = seg_path(path)
-        self._seg = (_Folder(seg) if seg.is_dir() else _Zip(seg)) if seg.exists() else None
+        self._seg = Members.open(seg) if seg.exists() else None
         self._masks = {str(PurePosixPath(n).with_suffix("")): n for n in (self._seg.sizes if self._seg else ())}
 
     def _read_labels(self) -> None:
         where = f"{self.path}: {LABELS}"
         try:
-            content = json.loads(self._files.read(LABELS, MAX_LIST))
+            content = json.loads(self.files.read(LABELS, MAX_LIST))
         except (ValueError, RecursionError) as error:
             raise LineamentError(f"{where} is not valid JSON ({error}).") from None
         if not isinstance(content, dict) or "labels" not in content:
@@ -140,7 +165,7 @@ class Archive:
 
     def read(self, name: str) -> bytes:
         """The bytes of a picture."""
-        return self._files.read(name, MAX_MEMBER)
+        return self.files.read(name, MAX_MEMBER)
 
     def mask(self, name: str) -> bytes | None:
         """The bytes of a picture's mask; None where there is none."""
@@ -152,14 +177,18 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def write_zip(path: Path, members: Iterator[tuple[str, bytes]] | list[tuple[str, bytes]]) -> None:
-    """A zip that stores its members as they are; equal members give equal bytes."""
+@contextmanager
+def write_zip(path: Path) -> Iterator[Callable[[str, bytes], None]]:
+    """A zip that stores its members as they are; gives what adds one. Equal members give equal bytes."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name, data in members:
+
+        def add(name: str, data: bytes) -> None:
             info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             info.external_attr = 0o100644 << 16
             info.create_system = 3
             archive.writestr(info, data)
+
+        yield add
 
 
 def labels_json(labels: Mapping[str, list[float]], extra: Mapping[str, Any]) -> bytes:
