@@ -80,6 +80,7 @@ def rasterise(
     *,
     perspective: bool = True,
     backend: Backend = "auto",
+    check: bool = True,
 ) -> Fragments:
     """Rasterise N pictures of one topology.
 
@@ -90,6 +91,8 @@ def rasterise(
         perspective: whether ``screen`` came from a perspective camera. Then the barycentrics are perspective-correct
             and triangles that reach nearer than ``NEAR`` are left out.
         backend: "warp", "torch", or "auto": warp where it is installed.
+        check: look whether the triangles' indices are in range. On a GPU that waits for the device; leave it out for
+            triangles that were checked before.
 
     Returns:
         Fragments; barycentrics and depth carry gradients to ``screen`` if it requires them. Of triangles at exactly
@@ -102,7 +105,7 @@ def rasterise(
         raise ValueError(f"screen vertices must be (N, V, 3), not {tuple(screen.shape)}")
     if triangles.dim() != 2 or triangles.shape[-1] != 3:
         raise ValueError(f"triangles must be (F, 3), not {tuple(triangles.shape)}")
-    if len(triangles) and not 0 <= int(triangles.min()) <= int(triangles.max()) < screen.shape[1]:
+    if check and len(triangles) and not 0 <= int(triangles.min()) <= int(triangles.max()) < screen.shape[1]:
         raise ValueError(f"triangles index vertices outside 0..{screen.shape[1] - 1}")
     triangles = triangles.to(screen.device).long()
     fast = backend == "warp" or (backend == "auto" and _warp_available())
