@@ -132,14 +132,21 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, shown: Tensor | Shown, label: Tensor | None = None) -> Tensor:
-        """(N, C, H, H) pictures in [-1, 1], or their parts, and (N, label_size) labels to (N,) logits."""
+        """(N, C, H, W) pictures in [-1, 1], or their parts, and (N, label_size) labels to (N,) logits."""
+        return self.decide(self.look(shown), label)
+
+    def look(self, shown: Tensor | Shown) -> Tensor:
+        """What the pictures hold, (N, features), whatever label they come with: nearly all of the work."""
         x = shown.stack() if isinstance(shown, Shown) else shown
         expected = (self.config.image_channels, self.config.resolution, self.config.resolution)
         if x.shape[1:] != expected:
             raise ValueError(f"this discriminator was built for pictures {expected}, not {tuple(x.shape[1:])}")
         x = self.blocks(x).to(self.out.weight.dtype)
         x = self.conv(minibatch_deviation(x, self.config.group))
-        x = self.out(self.dense(x.flatten(1)))
+        return self.out(self.dense(x.flatten(1)))
+
+    def decide(self, seen: Tensor, label: Tensor | None = None) -> Tensor:
+        """(N, features) of :meth:`look` and (N, label_size) labels to (N,) logits."""
         if self.mapping is None:
-            return x.squeeze(1)
-        return (x * self.mapping(None, label)).sum(dim=1) / math.sqrt(x.shape[1])
+            return seen.squeeze(1)
+        return (seen * self.mapping(None, label)).sum(dim=1) / math.sqrt(seen.shape[1])

@@ -46,10 +46,11 @@ def cell_and_fraction(coordinate: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         The index of the texel on the low side in the padded plane, [0, size], int32; and the fraction towards the
-        next one, which carries the gradient. Coordinates beyond the border rest in it, where features are zero.
+        next one, which carries the gradient. Coordinates beyond the border rest in it, where features are zero. One
+        that is no number gets a cell of the plane and a fraction that is no number, so that the result tells.
     """
     position = ((coordinate + 1) * (size / 2) - 0.5).clamp(-1, size)  # rounded as grid_sample rounds
-    low = position.detach().floor().clamp_max(size - 1)
+    low = torch.fmin(position.detach().floor(), position.new_full((), size - 1))
     return low.to(torch.int32) + 1, position - low
 
 

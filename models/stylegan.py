@@ -356,7 +356,8 @@ class Mapping(nn.Module):
         for layer in self.layers:
             w = layer(w)
         if update_average and self.average is not None:
-            self.average.copy_(w.detach().mean(0).lerp(self.average, self.config.average_decay))
+            mean = w.detach().mean(0).to(self.average.dtype)  # half of it under autocast
+            self.average.copy_(mean.lerp(self.average, self.config.average_decay))
         if self.w_count is not None:
             w = w.unsqueeze(1).repeat(1, self.w_count, 1)
         if truncation != 1.0:

@@ -273,7 +273,7 @@ def composite_merged(feature: Pair, density: Pair, depth: Pair, shift: float) ->
     """The fast way: merge scalars by rank, march, and take each set's weights back to where its features are."""
     rank = torch.cat(merge_ranks(depth[0], depth[1]), dim=-1)
     place = torch.arange(rank.shape[-1], device=rank.device).expand_as(rank)
-    order = torch.empty_like(rank).scatter_(-1, rank, place)
+    order = torch.zeros_like(rank).scatter_(-1, rank, place)  # zeros: depths that are no numbers have equal ranks
     depths = torch.cat(list(depth), dim=-1).gather(-1, order)
     weight = march(torch.cat(list(density), dim=-1).gather(-1, order), depths, shift)
     shares = weights_of_samples(weight).gather(-1, rank).split([d.shape[-1] for d in depth], dim=-1)

@@ -95,3 +95,10 @@ def test_mixed_precision_stays_near_full_precision():
     a, b = full(shown(), label), half(shown(), label)
     assert b.dtype == torch.float32
     assert 0 < (a - b).norm() / a.norm() < 0.05
+
+
+def test_features_seen_once_are_judged_under_any_label():
+    network, label = Discriminator(SMALL), torch.randn(4, 25, generator=torch.Generator().manual_seed(2))
+    seen = network.look(shown())
+    for told in (label, label.flip(0)):
+        assert torch.equal(network.decide(seen, told), network(shown(), told))

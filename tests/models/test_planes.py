@@ -275,3 +275,15 @@ def test_errors_name_what_is_wrong():
         field.query(torch.zeros(2, 1, 3), "a")
     with pytest.raises(ValueError, match="identities"):
         field.query(torch.zeros(3, 1, 3))
+
+
+@pytest.mark.parametrize("config", KINDS, ids=lambda c: f"{c.kind}-{c.plane_axes}")
+def test_a_point_that_is_no_number_gives_no_number_and_leaves_the_others_alone(config):
+    field = PlaneField(random_planes(config, 1), config)
+    points = directions(6)[None] * 0.3
+    plain = field.query(points)
+    points = points.clone()
+    points[0, 2] = float("nan")
+    seen = field.query(points)
+    assert seen[0, 2].isnan().all()
+    assert torch.equal(seen[:, [0, 1, 3, 4, 5]], plain[:, [0, 1, 3, 4, 5]])

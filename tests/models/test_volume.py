@@ -219,3 +219,12 @@ def test_box_limits_and_guides_see_the_same_ball_as_a_fine_reference():
         CONFIG.model_copy(update={"limits": "box"}),
     )
     assert miss.opacity.abs().max() == 0
+
+
+def test_densities_that_are_no_numbers_spoil_the_picture_and_not_the_process():
+    def broken(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        feature, density = ball(points)
+        return feature, torch.full_like(density, math.nan)
+
+    origin, direction = rays_at_ball()
+    assert render(broken, origin, direction, CONFIG).feature.isnan().any()
