@@ -30,6 +30,12 @@ CLASSES = (
 )
 
 
+def mirrored_classes() -> np.ndarray:
+    """(19,) uint8: the class that each class becomes when a picture is mirrored, left for right."""
+    swapped = [name.replace("left", "right") if "left" in name else name.replace("right", "left") for name in CLASSES]
+    return np.array([CLASSES.index(name) for name in swapped], dtype=np.uint8)
+
+
 def palette() -> np.ndarray:
     """(19, 3) uint8 RGB: background black, the others of well-separated hues."""
     colours = [(0.0, 0.0, 0.0)] + [

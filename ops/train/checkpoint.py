@@ -55,12 +55,14 @@ def write(run: Path, step: int, content: Checkpoint, keep: int) -> Path:
 
 
 def write_into(folder: Path, record: str, content: Checkpoint) -> None:
-    """Write the tensor files and the record ``record`` (a file name), which holds their sizes and hashes."""
+    """Write the tensor files and the record ``record`` (a file name), which holds their sizes and hashes. A group's
+    name may have a folder: ``snapshots/step-0000100``."""
     files = {}
     for stem, tensors in content.tensors.items():
         file = folder / f"{stem}.safetensors"
+        file.parent.mkdir(exist_ok=True)
         save_tensors(file, tensors)
-        files[file.name] = {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
+        files[f"{stem}.safetensors"] = {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
     text = json.dumps({"format": FORMAT, "files": files, **content.record}, indent=1)
     (folder / record).write_text(text + "\n", encoding="utf-8")
 

@@ -1,9 +1,10 @@
 """Batches of pictures and cameras from training shards: the same ones for the same seed, from any point on.
 
 The order is that of `ops.store.reader.EpochSampler`: every sample once an epoch, whatever the number of processes; a
-step takes the next ``batch`` samples of it, and each process its share. Pictures are decoded ahead of need by threads
-(the decoders release Python's lock), and kept decoded while they fit in memory. Whether a picture is mirrored depends
-on seed, epoch and sample alone, so neither workers nor a resume change what is seen.
+step takes the next ``batch`` samples of it, and each process its share. A pool names which samples there are, and how
+often. Pictures are decoded ahead of need by threads (the decoders release Python's lock), and kept decoded while they
+fit in memory. Whether a picture is mirrored depends on seed, epoch and place in the pool alone, so neither workers nor
+a resume change what is seen.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,46 +26,54 @@ import torch
 
 from models.camera import LABEL_SIZE, check_label, mirror_label
 from ops.runtime.errors import LineamentError, PictureError
+from ops.store.parsing import CLASSES, mirrored_classes
 from ops.store.pictures import decode, decode_grey
 from ops.store.reader import EpochSampler, Position, ShardDataset
 from ops.store.tar import Shard
 from ops.train.ddp import Ranks
 from ops.train.objective import Batch
 
+POOLS = ("all", "front")
 AHEAD = 3  # batches under way while one is being used; unpublished: our choice
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One decoded sample: ``image`` (H, W, 3) uint8, ``camera`` (25,) float32, ``mask`` (H, W) uint8 or None."""
+    """One decoded sample: ``image`` (H, W, 3) uint8, ``camera`` (25,) float32, ``mask`` and ``parsing`` (H, W) uint8
+    or None."""
 
     image: np.ndarray
     camera: np.ndarray
     mask: np.ndarray | None = None
+    parsing: np.ndarray | None = None
 
     @property
     def size(self) -> int:
         """Bytes it takes in memory."""
-        return self.image.nbytes + self.camera.nbytes + (0 if self.mask is None else self.mask.nbytes)
+        return sum(a.nbytes for a in (self.image, self.camera, self.mask, self.parsing) if a is not None)
 
 
 class Pictures:
     """The decoded samples of a folder of shards, by number, at one resolution.
 
     Args:
-        folder: training shards, members ``jpg`` (or ``png``, ``webp``), ``json`` with ``camera``, and ``mask.png``.
+        folder: training shards, members ``jpg`` (or ``png``, ``webp``), ``json`` with ``camera``, and ``mask.png``,
+            ``parsing.png`` where asked for.
         resolution: side of the pictures handed out; larger ones are reduced.
-        masks: also read the masks.
+        masks, parsing: also read the masks, the class of each pixel.
         cache_mb: how many megabytes of decoded samples to keep. The first ones read stay.
 
     Raises:
         LineamentError: there are no shards, or one is damaged.
     """
 
-    def __init__(self, folder: Path, resolution: int, masks: bool = False, cache_mb: int = 0) -> None:
+    def __init__(
+        self, folder: Path, resolution: int, masks: bool = False, cache_mb: int = 0, parsing: bool = False
+    ) -> None:
         self.dataset = ShardDataset(folder)
         self.resolution = resolution
         self.masks = masks
+        self.parsing = parsing
         self._room = cache_mb * 1_000_000
         self._kept: dict[int, Sample] = {}
         # Cameras are small, and reading and checking one takes a third as long as decoding its picture: kept always.
@@ -88,35 +99,61 @@ class Pictures:
         if sample is not None:
             return sample
         shard, key = self.dataset.place(number)
-        try:
+        with _usable(shard, key):
             sample = self._decode(shard, key, number)
-        except (PictureError, ValueError, KeyError) as error:
-            problem = f"its record lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise LineamentError(
-                f"{shard.path}: sample {key} cannot be used for training: {problem}. "
-                "Make the shards anew (dvc repro -f on the stage that wrote them)."
-            ) from None
         with self._lock:
             if sample.size <= self._room and number not in self._kept:
                 self._room -= sample.size
                 self._kept[number] = sample
         return sample
 
+    def camera(self, number: int) -> np.ndarray:
+        """The (25,) camera of a sample, without decoding its picture.
+
+        Raises:
+            LineamentError: names the shard and the sample whose record cannot be used, and why.
+        """
+        if not self._known[number]:
+            shard, key = self.dataset.place(number)
+            with _usable(shard, key):
+                self._cameras[number] = _camera_of(_record(shard, key))
+                self._known[number] = True
+        return self._cameras[number]
+
+    def pool(self, name: str) -> np.ndarray:
+        """The numbers of the samples that a pool holds, with repetitions.
+
+        Args:
+            name: "" for each sample once; "all" for each as often as its record's ``duplicates`` says, which evens out
+                rare views (SphereHead, Eq. 10); "front" for those of "all" whose ``view`` is "front".
+
+        Raises:
+            LineamentError: no such pool, a record without those entries, or nothing in the pool.
+        """
+        if name == "":
+            return np.arange(len(self))
+        if name not in POOLS:
+            raise LineamentError(f"there is no pool of samples '{name}'; choose one of {', '.join(POOLS)}.")
+        numbers: list[int] = []
+        for number in range(len(self)):
+            shard, key = self.dataset.place(number)
+            with _usable(shard, key):
+                record = _record(shard, key)
+                if name == "all" or record["view"] == "front":
+                    numbers += [number] * int(record["duplicates"])
+        if not numbers:
+            raise LineamentError(
+                f"{self.dataset.folder}: no sample has the view 'front', which the pool '{name}' of this phase of "
+                "training asks for. Add frontal pictures, or train on the pool 'all'."
+            )
+        return np.array(numbers)
+
     def _decode(self, shard: Shard, key: str, number: int) -> Sample:
         fields = shard.fields(key)
         kind = next((kind for kind in ("jpg", "png", "webp") if kind in fields), "jpg")
         image = self._fit(self._decode_picture(kind, shard.read(key, kind)))
-        if not self._known[number]:
-            self._cameras[number] = self._read_camera(shard, key)
-            self._known[number] = True
-        return Sample(image, self._cameras[number], self._decode_mask(shard, key) if self.masks else None)
-
-    def _read_camera(self, shard: Shard, key: str) -> np.ndarray:
-        camera = np.asarray(json.loads(shard.read(key, "json"))["camera"], dtype=np.float32)
-        if camera.shape != (LABEL_SIZE,):
-            raise ValueError(f"its camera has {camera.size} values, not {LABEL_SIZE}")
-        check_label(torch.from_numpy(camera))
-        return camera
+        mask = self._decode_mask(shard, key) if self.masks else None
+        return Sample(image, self.camera(number), mask, self._decode_parsing(shard, key) if self.parsing else None)
 
     def _decode_picture(self, kind: str, data: bytes) -> np.ndarray:
         if kind != "jpg":
@@ -129,7 +166,15 @@ class Pictures:
             raise ValueError("it has no mask, and masks are asked for: switch them off, or run segmentation")
         return self._fit(decode_grey(shard.read(key, "mask.png")))
 
-    def _fit(self, image: np.ndarray) -> np.ndarray:
+    def _decode_parsing(self, shard: Shard, key: str) -> np.ndarray:
+        if "parsing.png" not in shard.fields(key):
+            raise ValueError("it has no parsing, and parsing is asked for: train a variant without, or run the parser")
+        classes = self._fit(decode_grey(shard.read(key, "parsing.png")), cv2.INTER_NEAREST)
+        if classes.max() >= len(CLASSES):
+            raise ValueError(f"its parsing has class {classes.max()}; classes are 0 to {len(CLASSES) - 1}")
+        return classes
+
+    def _fit(self, image: np.ndarray, how: int = cv2.INTER_AREA) -> np.ndarray:
         height, width = image.shape[:2]
         if height != width:
             raise ValueError(f"it is {width} x {height} pixels, not square")
@@ -139,8 +184,33 @@ class Pictures:
                 "to at least that, or lower the model's"
             )
         if width > self.resolution:
-            image = cv2.resize(image, (self.resolution, self.resolution), interpolation=cv2.INTER_AREA)
+            image = cv2.resize(image, (self.resolution, self.resolution), interpolation=how)
         return np.ascontiguousarray(image)
+
+
+def _record(shard: Shard, key: str) -> dict[str, Any]:
+    return json.loads(shard.read(key, "json"))
+
+
+def _camera_of(record: dict[str, Any]) -> np.ndarray:
+    camera = np.asarray(record["camera"], dtype=np.float32)
+    if camera.shape != (LABEL_SIZE,):
+        raise ValueError(f"its camera has {camera.size} values, not {LABEL_SIZE}")
+    check_label(torch.from_numpy(camera))
+    return camera
+
+
+@contextmanager
+def _usable(shard: Shard, key: str) -> Iterator[None]:
+    """Name the sample that cannot be used, and say why."""
+    try:
+        yield
+    except (PictureError, ValueError, KeyError) as error:
+        problem = f"its record lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise LineamentError(
+            f"{shard.path}: sample {key} cannot be used for training: {problem}. "
+            "Make the shards anew (dvc repro -f on the stage that wrote them)."
+        ) from None
 
 
 class Batches:
@@ -157,6 +227,7 @@ class Batches:
         start: where to begin.
         workers: decoding threads; 0 decodes when the batch is asked for.
         device: where the tensors shall be.
+        pool: which samples; see :meth:`Pictures.pool`.
 
     Raises:
         LineamentError: fewer samples than a batch takes, or a batch that the processes cannot share.
@@ -172,13 +243,16 @@ class Batches:
         start: Position | None = None,
         workers: int = 0,
         device: torch.device | None = None,
+        pool: str = "",
     ) -> None:
         ranks = ranks or Ranks()
         if batch % ranks.world:
             raise LineamentError(f"a batch of {batch} cannot be shared among {ranks.world} processes: not divisible.")
-        if len(pictures) < batch:
+        self._pool = pictures.pool(pool)
+        if len(self._pool) < batch:
+            where = f" in the pool '{pool}'" if pool else ""
             raise LineamentError(
-                f"{pictures.dataset.folder}: {len(pictures)} samples, fewer than a batch of {batch} takes "
+                f"{pictures.dataset.folder}: {len(self._pool)} samples{where}, fewer than a batch of {batch} takes "
                 f"({ranks.world} process{'es' * (ranks.world > 1)} x {batch // ranks.world}). "
                 "Make more samples, or lower `batch`."
             )
@@ -188,7 +262,7 @@ class Batches:
         self.mirror = mirror
         self.workers = workers
         self.device = device or torch.device("cpu")
-        self._sampler = EpochSampler(len(pictures), seed, ranks.rank, ranks.world, start)
+        self._sampler = EpochSampler(len(self._pool), seed, ranks.rank, ranks.world, start)
         self.position = self._sampler.position
         self._flips: tuple[int, np.ndarray] = (-1, np.zeros(0, dtype=bool))
 
@@ -214,20 +288,20 @@ class Batches:
         """Sample numbers and mirroring of each batch, and the position after it."""
         numbers: list[int] = []
         mirrored: list[bool] = []
-        for number in self._sampler:
-            numbers.append(number)
-            mirrored.append(self._mirrored(self._sampler.position.epoch, number))
+        for place in self._sampler:
+            numbers.append(int(self._pool[place]))
+            mirrored.append(self._mirrored(self._sampler.position.epoch, place))
             if len(numbers) == self.share:
                 yield numbers, np.array(mirrored), self._sampler.position
                 numbers, mirrored = [], []
 
-    def _mirrored(self, epoch: int, number: int) -> bool:
+    def _mirrored(self, epoch: int, place: int) -> bool:
         if not self.mirror:
             return False
         if self._flips[0] != epoch:
-            drawn = np.random.Generator(np.random.PCG64([self.seed, epoch, 1])).random(len(self.pictures)) < 0.5
+            drawn = np.random.Generator(np.random.PCG64([self.seed, epoch, 1])).random(len(self._pool)) < 0.5
             self._flips = (epoch, drawn)
-        return bool(self._flips[1][number])
+        return bool(self._flips[1][place])
 
     def _collate(self, numbers: list[int], mirrored: np.ndarray, samples: list[Sample]) -> Batch:
         cameras = torch.from_numpy(np.stack([s.camera for s in samples]))
@@ -243,6 +317,9 @@ class Batches:
         if self.pictures.masks:
             masks = _stack([s.mask for s in samples if s.mask is not None], mirrored)
             batch["mask"] = self._to_device(masks)[:, None].float().div_(255)
+        if self.pictures.parsing:
+            classes = [_turned(s.parsing, flip) for s, flip in zip(samples, mirrored) if s.parsing is not None]
+            batch["parsing"] = self._to_device(_stack(classes, mirrored))
         return batch
 
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
@@ -250,6 +327,11 @@ class Batches:
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor
+
+
+def _turned(classes: np.ndarray, flip: bool) -> np.ndarray:
+    """Class numbers as the mirrored picture has them: its left eye was the right one."""
+    return mirrored_classes()[classes] if flip else classes
 
 
 def _stack(arrays: list[np.ndarray], mirrored: np.ndarray) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 ``<out>/``: ``<name>.safetensors`` for each averaged network (``generator.safetensors``), ``networks.safetensors`` with
 all trained ones, ``config.json``, ``curves.csv``, ``grid.png`` and ``snapshots.png``, the first row of each grid from
-the beginning of training to its end. Equal seed, data and code give equal bytes; timings stay in the run folder.
+the beginning of training to its end; where the run kept pictures of its snapshots, ``snapshots/step-NNNNNNN`` with
+``images`` (N, H, W, 3) uint8 and their ``camera`` (N, 25), from the untrained networks on. Equal seed, data and code
+give equal bytes; timings stay in the run folder.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from ops.runtime.publish import publish
 from ops.store.pictures import decode, encode_png
@@ -30,6 +33,8 @@ def publish_run(trainer: Trainer, out: Path, **facts: Any) -> None:
     networks = trainer.objective.networks
     tensors = {name: dict(network.state_dict()) for name, network in trainer.average.networks.items()}
     tensors["networks"] = checkpoint.pack({name: network.state_dict() for name, network in networks.items()})
+    for path in sorted((trainer.folder / "snapshots").glob("step-*.safetensors")):
+        tensors[f"snapshots/{path.stem}"] = load_file(path)
     record = {
         **facts,
         **trainer.config,

@@ -39,7 +39,7 @@ def main(s: Stage[TrainGiraffeParams], shards: Path, out: Path, *, variant: str 
     p = s.params
     train_and_publish(
         s,
-        lambda: GiraffeObjective(p.model, p.objective, variant),
+        lambda _: GiraffeObjective(p.model, p.objective, variant),
         shards,
         out,
         params=p.trainer,

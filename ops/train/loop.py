@@ -30,7 +30,7 @@ from ops.train import checkpoint, ddp
 from ops.train.clock import Clock
 from ops.train.curves import Curves, Events, Window
 from ops.train.data import Batches, Pictures
-from ops.train.objective import Moment, Objective
+from ops.train.objective import Draws, Moment, Objective
 from ops.train.settings import TrainerParams
 from ops.train.update import Average, Updater
 
@@ -95,6 +95,7 @@ class Trainer:
         self.updater = Updater(objective, params, self.device, self.clock)
         self.step = 0
         self.position = Position()
+        self.pool = self._pool_now()
         self.rollbacks = 0
         self.window = Window()
         self.curves = Curves()
@@ -139,26 +140,34 @@ class Trainer:
             self._restore(checkpoint.read(self._path(step), same={"config": self.config, "data": self.pictures.hash}))
             self._say(f"going on after step {self.step} of {self.params.steps} ({self._path(step)})")
         else:
+            self._draw()
             self._save()
 
+    def _batches(self, pool: str, start: Position) -> Batches:
+        p = self.params
+        return Batches(
+            self.pictures, p.batch, seed=p.seed, mirror=p.mirror, ranks=self.ranks, start=start, workers=p.workers,
+            device=self.device, pool=pool,
+        )  # fmt: skip
+
+    def _pool_now(self) -> str:
+        """The samples to learn from, which phases may change: their setting ``data``."""
+        return str(self.params.plan.at(self.images)[1].get("data", ""))
+
     def _steps(self, events: Events) -> Iterator[int]:
-        batches = Batches(
-            self.pictures,
-            self.params.batch,
-            seed=self.params.seed,
-            mirror=self.params.mirror,
-            ranks=self.ranks,
-            start=self.position,
-            workers=self.params.workers,
-            device=self.device,
-        )
+        pool, batches = self.pool, self._batches(self.pool, self.position)
         stream = iter(batches)
         told = time.monotonic()
         while self.step < self.params.steps:
+            if pool != self._pool_now():
+                stream.close()  # type: ignore[attr-defined]  # the threads that decode for it
+                pool = self._pool_now()
+                batches = self._batches(pool, Position(batches.position.epoch + 1))
+                stream = iter(batches)
             with self.clock("data"):
                 batch = next(stream)
             self.updater.step(batch, self._moment(), self.window)
-            self.position = batches.position
+            self.position, self.pool = batches.position, pool
             self.average.follow(self.step)
             self.step += 1
             if self._at_rest():
@@ -245,14 +254,30 @@ class Trainer:
                 path.write_bytes(encode_png(picture))
             events.picture(self.step, "samples", picture)
             self.curves.write(self.folder / "curves.csv")
+            self._draw()
+
+    @torch.no_grad()
+    def _draw(self) -> None:
+        """Keep pictures of the averaged networks at this step: the same codes and cameras each time."""
+        if not (self.params.snapshot_pictures and isinstance(self.objective, Draws) and self.ranks.main):
+            return
+        generator = self._grid_generator()
+        drawn = self.objective.draw(self._shown(), self.params.snapshot_pictures, generator)
+        images, cameras = (torch.cat(parts) for parts in zip(*((to_uint8(i), c.cpu()) for i, c in drawn)))
+        with publish(self.folder / "snapshots" / f"step-{self.step:07d}.safetensors") as path:
+            checkpoint.save_tensors(path, {"images": images, "camera": cameras})
+
+    def _grid_generator(self) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(step_seed(self.params.seed, 0, 0, -1))
+
+    def _shown(self) -> dict[str, nn.Module]:
+        return {**self.objective.networks, **self.average.networks}
 
     @torch.no_grad()
     def grid(self) -> np.ndarray:
         """Samples of the averaged networks as one picture (H, W, 3) uint8; the same codes each time."""
         rows, columns = self.params.grid_rows, self.params.grid_columns
-        generator = torch.Generator(self.device).manual_seed(step_seed(self.params.seed, 0, 0, -1))
-        networks = {**self.objective.networks, **self.average.networks}
-        images = self.objective.sample(networks, rows, columns, generator)
+        images = self.objective.sample(self._shown(), rows, columns, self._grid_generator())
         if len(images) != rows * columns:
             raise ValueError(f"sample() gave {len(images)} pictures, not {rows} x {columns}")
         return tile(images, columns)
@@ -280,6 +305,7 @@ class Trainer:
                 "step": self.step,
                 "images": self.images,
                 "position": [self.position.epoch, self.position.index],
+                "pool": self.pool,
                 "rollbacks": self.rollbacks,
                 "optimizers": {name: record for name, (_, record) in packed.items()},
                 "scalers": {name: scaler.state_dict() for name, scaler in self.updater.scalers.items()},
@@ -309,6 +335,7 @@ class Trainer:
             self.updater.scalers[name].load_state_dict(record["scalers"][name])
         self.step = record["step"]
         self.position = Position(*record["position"])
+        self.pool = record["pool"]
         self.rollbacks = record["rollbacks"]
         self.window.load(record["window"], self.device)
         self.curves = Curves.parse(record["curves"])
@@ -387,7 +414,13 @@ def step_seed(seed: int, rank: int, rollbacks: int, step: int) -> int:
 
 def tile(images: Tensor, columns: int) -> np.ndarray:
     """(N, 3, H, W) pictures in [-1, 1] side by side, row by row: (N / columns * H, columns * W, 3) uint8."""
-    pixels = ((images.detach().float().cpu().nan_to_num() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    n, channels, height, width = pixels.shape
-    cells = pixels.view(n // columns, columns, channels, height, width).permute(0, 3, 1, 4, 2)
+    pixels = to_uint8(images)
+    n, height, width, channels = pixels.shape
+    cells = pixels.view(n // columns, columns, height, width, channels).transpose(1, 2)
     return cells.reshape(n // columns * height, columns * width, channels).numpy()
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """(N, 3, H, W) pictures in [-1, 1] to (N, H, W, 3) uint8 on the CPU; what is not a number becomes grey."""
+    pixels = ((images.detach().float().cpu().nan_to_num() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).contiguous()

@@ -18,9 +18,9 @@ default generator. Both are seeded anew at every step from (seed, rank, step), s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ Batch = dict[str, Tensor]
 ``camera`` (N, 25) float32, the label of `models.camera` (mirrored together with its picture)
 ``index``  (N,) int64, number of the sample in the data set
 ``mask``   (N, 1, H, W) float32 in [0, 1], where the stage asks for masks
+``parsing`` (N, H, W) uint8, classes of `ops.store.parsing` (mirrored together with its picture), where asked for
 ``mirrored`` (N,) bool
 """
 
@@ -126,5 +127,18 @@ class Objective(Protocol):
         """Pictures for the grid: (rows * columns, 3, H, W) in [-1, 1], row by row, one identity a row where the system
         has views. ``networks`` are the averaged ones where there are, else the trained ones; called without gradients.
         The same state of ``generator`` (on the networks' device) must give the same codes and cameras.
+        """
+        ...
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """An objective whose snapshots can be measured: pictures drawn as the data are, not arranged for the eye."""
+
+    def draw(
+        self, networks: Mapping[str, nn.Module], count: int, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """``count`` pictures (N, 3, H, W) in [-1, 1] from cameras (N, 25) spread over the data set, a few at a time.
+        ``networks`` and ``generator`` as for `Objective.sample`.
         """
         ...

@@ -25,13 +25,14 @@ CODE = ("models", "ops.train")
 
 def train_and_publish(
     s: Stage[Any],
-    build: Callable[[], Objective],
+    build: Callable[[Pictures], Objective],
     shards: Path,
     out: Path,
     *,
     params: TrainerParams,
     resolution: int,
     masks: bool = False,
+    parsing: bool = False,
     facts: Mapping[str, Any],
 ) -> None:
     """Train an objective on shards and publish the result.
@@ -42,17 +43,17 @@ def train_and_publish(
 
     Args:
         s: the stage; gets progress, metrics and preview.
-        build: makes the objective on the CPU; torch is seeded before.
+        build: makes the objective of this data set, on the CPU; torch is seeded before.
         shards: the data set.
         out: where the result is published.
         params: of the trainer.
         resolution: side of the pictures the objective takes.
-        masks: whether it wants masks.
+        masks, parsing: whether it wants masks, the class of each pixel.
         facts: JSON that defines the run, written to ``config.json``: ``system``, ``variant``, ``params``.
     """
-    pictures = Pictures(shards, resolution, masks=masks, cache_mb=params.cache_mb)
+    pictures = Pictures(shards, resolution, masks=masks, cache_mb=params.cache_mb, parsing=parsing)
     torch.manual_seed(params.seed)
-    objective = build()
+    objective = build(pictures)
     folder = s.work / f"run-{digest(facts, pictures.hash, code_hash(_modules()))[:12]}"
     trainer = Trainer(objective, pictures, params, folder, s, facts)
     if trainer.ranks.main:

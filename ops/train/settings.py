@@ -33,6 +33,7 @@ class TrainerParams(Params):
     log_every: int = Field(default=20, gt=0)  # unpublished: our choice
     checkpoint_every: int = Field(default=2000, gt=0)  # unpublished: our choice
     snapshot_every: int = Field(default=2000, gt=0, description="steps between pictures of samples")
+    snapshot_pictures: int = Field(default=0, ge=0, description="pictures kept of each snapshot, where a system draws")
     keep: int = Field(default=2, gt=0, description="checkpoints kept")  # unpublished: our choice
     grid_rows: int = Field(default=4, gt=0)
     grid_columns: int = Field(default=8, gt=0)

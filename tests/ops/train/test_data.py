@@ -106,6 +106,68 @@ def test_masks_come_with_the_picture_and_turn_with_it(tmp_path):
             assert torch.equal(mask[0], stored.flip(-1) if flag else stored)
 
 
+def test_parsing_comes_with_the_picture_and_a_mirrored_left_eye_is_a_right_one(tmp_path):
+    pictures = Pictures(write_shards(tmp_path / "s", heads=True), SIDE, parsing=True)
+    sides = {4: 5, 5: 4, 6: 7, 7: 6, 8: 9, 9: 8}  # eyes, brows, ears of ops.store.parsing.CLASSES
+    seen = set()
+    for batch in take(Batches(pictures, 10, mirror=True), 3):
+        assert batch["parsing"].shape == (10, SIDE, SIDE)
+        assert batch["parsing"].dtype == torch.uint8
+        for index, parsing, flag in zip(batch["index"].tolist(), batch["parsing"], batch["mirrored"].tolist()):
+            stored = torch.tensor(decode(pictures.dataset.read(index)["parsing.png"])[..., 0])
+            turned = stored.clone().apply_(lambda c: sides.get(c, c)).flip(-1)
+            assert torch.equal(parsing, turned if flag else stored)
+            seen.add(flag)
+    assert seen == {False, True}
+
+
+def test_larger_parsing_keeps_its_classes(tmp_path):
+    pictures = Pictures(write_shards(tmp_path / "s", side=16, heads=True), 8, parsing=True)
+    whole = decode(pictures.dataset.read(0)["parsing.png"])[..., 0]
+    assert np.array_equal(pictures.read(0).parsing, whole[::2, ::2])
+
+
+def test_pools_repeat_rare_views_and_choose_frontal_ones(tmp_path):
+    pictures = Pictures(write_shards(tmp_path / "s", heads=True), SIDE)
+    assert pictures.pool("").tolist() == list(range(10))
+    assert pictures.pool("all").tolist() == [*range(10), 9, 9]
+    assert pictures.pool("front").tolist() == [0, 1, 9, 9, 9]
+    batch = take(Batches(pictures, 5, pool="front"), 1)[0]
+    assert sorted(batch["index"].tolist()) == [0, 1, 9, 9, 9]
+    epoch = torch.cat([b["index"] for b in take(Batches(pictures, 4, pool="all", seed=5), 3)])
+    assert sorted(epoch.tolist()) == [*range(10), 9, 9]
+    with pytest.raises(LineamentError, match="5 samples in the pool 'front', fewer than a batch of 6"):
+        Batches(pictures, 6, pool="front")
+    with pytest.raises(LineamentError, match="no pool of samples 'best'; choose one of all, front"):
+        pictures.pool("best")
+
+
+def test_records_without_what_a_pool_needs_are_named(tmp_path):
+    pictures = Pictures(write_shards(tmp_path / "s"), SIDE)
+    with pytest.raises(LineamentError, match=r"000000.tar: sample 0+ cannot .*: its record lacks 'duplicates'"):
+        pictures.pool("all")
+    with pytest.raises(LineamentError, match="lacks 'view'"):
+        pictures.pool("front")
+    with pytest.raises(LineamentError, match="it has no parsing, and parsing is asked for"):
+        Pictures(tmp_path / "s", SIDE, parsing=True).read(0)
+
+
+def test_a_set_without_frontal_pictures_has_no_frontal_pool(tmp_path):
+    with ShardWriter(tmp_path) as writer:
+        record = {"camera": [*np.eye(4).ravel(), 4, 0, 0.5, 0, 4, 0.5, 0, 0, 1], "view": "back", "duplicates": 1}
+        picture = encode_jpeg(np.zeros((8, 8, 3), np.uint8))
+        writer.add("a", {"jpg": picture, "json": json.dumps(record).encode()})
+    with pytest.raises(LineamentError, match="no sample has the view 'front'"):
+        Pictures(tmp_path, 8).pool("front")
+
+
+def test_a_camera_is_read_without_its_picture(tmp_path):
+    folder = write_shards(tmp_path / "s", heads=True)
+    pictures = Pictures(folder, SIDE)
+    pictures._decode_picture = None
+    assert np.array_equal(pictures.camera(3), Pictures(folder, SIDE).read(3).camera)
+
+
 def test_larger_pictures_are_reduced_by_area(tmp_path):
     smooth = np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None].repeat(64, 0).repeat(3, 2)
     with ShardWriter(tmp_path) as writer:

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import SIDE, Quiet, Regress, TinyGAN, settings, trainer, write_shards
 
 from ops.runtime.errors import LineamentError
@@ -361,3 +363,71 @@ def test_noise_from_torchs_default_generator_is_exact_too(tmp_path, shards):
     torch.randn(1000)
     trainer(tmp_path / "b", shards, watch=Quiet()).train()
     assert content_of(tmp_path / "a") == content_of(tmp_path / "b")
+
+
+POOLS = {
+    "phases": [
+        {"name": "near_front", "images": 20, "settings": {"data": "front"}},
+        {"name": "everything", "settings": {"data": "all"}},
+    ]
+}
+
+
+def watched(folder, shards, seen, stop=None):
+    """A run over both pools that notes the samples of each step."""
+    objective = TinyGAN()
+
+    def fool(batch, moment):
+        if moment.step == stop:
+            raise Killed
+        seen[moment.step] = batch["index"].tolist()
+        return original(batch, moment)
+
+    original = objective.fool
+    objective.updates = (replace(objective.updates[0], terms=(Term("fool", fool),)), objective.updates[1])
+    return trainer(folder, shards, settings(plan=POOLS), objective=objective)
+
+
+def test_a_phase_chooses_its_samples_from_its_first_image_on(tmp_path):
+    shards, seen = write_shards(tmp_path / "shards", heads=True), {}
+    watched(tmp_path / "run", shards, seen).train()
+    assert all(set(seen[step]) <= {0, 1, 9} for step in range(5))
+    assert sum(seen[step].count(9) for step in range(5)) > 10, "the pool repeats what is rare"
+    assert set().union(*(seen[step] for step in range(5, 12))) == set(range(10))
+
+
+@pytest.mark.parametrize("stop", [4, 5, 7])  # before, at and after the change of pools; checkpoints at 4 and 8
+def test_a_run_killed_around_a_change_of_samples_ends_like_an_undisturbed_one(tmp_path, stop):
+    shards, whole, parts = write_shards(tmp_path / "shards", heads=True), {}, {}
+    watched(tmp_path / "whole", shards, whole).train()
+    with pytest.raises(Killed):
+        watched(tmp_path / "parts", shards, parts, stop).train()
+    watched(tmp_path / "parts", shards, parts).train()
+    assert parts == whole
+    assert content_of(tmp_path / "parts") == content_of(tmp_path / "whole")
+
+
+class Drawing(TinyGAN):
+    """A tiny GAN that draws."""
+
+    def draw(self, networks, count, generator):
+        for n in (2, count - 2):
+            codes = torch.randn(n, 4, generator=generator, device=generator.device)
+            yield networks["generator"](codes).view(-1, 3, SIDE, SIDE), torch.full((n, 25), float(n))
+
+
+def test_pictures_of_snapshots_are_kept_from_the_untrained_networks_on(tmp_path, shards):
+    run = trainer(tmp_path / "run", shards, settings(snapshot_pictures=5), objective=Drawing())
+    untrained = run.objective.networks["generator"].state_dict()
+    untrained = {name: value.clone() for name, value in untrained.items()}
+    run.train()
+    paths = sorted((tmp_path / "run/snapshots").iterdir())
+    assert [path.name for path in paths] == [f"step-{n:07d}.safetensors" for n in (0, 6, 12)]
+    first, last = load_file(paths[0]), load_file(paths[-1])
+    assert first["images"].shape == (5, SIDE, SIDE, 3)
+    assert first["images"].dtype == torch.uint8
+    assert first["camera"][:, 0].tolist() == [2, 2, 3, 3, 3]
+    assert not torch.equal(first["images"], last["images"])
+    run.average.networks["generator"].load_state_dict(untrained)
+    run._draw()
+    assert torch.equal(load_file(paths[-1])["images"], first["images"]), "the same codes at each step"

@@ -124,18 +124,24 @@ def settings(**changes) -> TrainerParams:
     return TrainerParams.model_validate({**values, **changes})
 
 
-def write_shards(folder: Path, samples: int = 10, side: int = SIDE, masks: bool = False) -> Path:
-    """Shards of noise pictures, whose cameras are at azimuth 0.1 * number."""
+def write_shards(folder: Path, samples: int = 10, side: int = SIDE, masks: bool = False, heads: bool = False) -> Path:
+    """Shards of noise pictures, whose cameras are at azimuth 0.1 * number; all around with ``heads``, which also have
+    masks, parsing, views and the duplication count 1, the last one 3."""
     rng = np.random.default_rng(0)
     with ShardWriter(folder, per_shard=4) as writer:
         for number in range(samples):
             image = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
-            pose = pose_on_sphere(torch.tensor(0.1 * number), torch.tensor(0.0))
-            camera = pack_label(pose, intrinsics()).tolist()
-            fields = {"jpg": encode_jpeg(image), "json": json.dumps({"camera": camera}).encode()}
-            if masks:
+            azimuth = 2 * np.pi * number / samples if heads else 0.1 * number
+            pose = pose_on_sphere(torch.tensor(azimuth, dtype=torch.float32), torch.tensor(0.0))
+            record = {"camera": pack_label(pose, intrinsics()).tolist()}
+            fields = {"jpg": encode_jpeg(image)}
+            if masks or heads:
                 fields["mask.png"] = encode_png(image[..., 0])
-            writer.add(f"{number:016x}", fields)
+            if heads:
+                fields["parsing.png"] = encode_png(image[..., 1] % 19)
+                view = "front" if np.cos(azimuth) > 0.7 else "back" if np.cos(azimuth) < -0.7 else "side"
+                record |= {"view": view, "duplicates": 3 if number == samples - 1 else 1}
+            writer.add(f"{number:016x}", {**fields, "json": json.dumps(record).encode()})
     return folder
 
 
