@@ -8,11 +8,12 @@ import pytest
 
 # The modules beside this file are imported by name, also by the processes that tests start and kill.
 HERE = Path(__file__).parent
-if "tiny" not in sys.modules:
-    spec = importlib.util.spec_from_file_location("tiny", HERE / "tiny.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["tiny"] = module
-    spec.loader.exec_module(module)
+for name in ("tiny", "tiny_heads"):
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
 
 
 @pytest.fixture(scope="session")
