@@ -15,6 +15,7 @@ from ops.curate.landmarks import LandmarksParams
 from ops.curate.screen import ScreenParams
 from ops.curate.segment import SegmentParams
 from ops.evaluate.giraffe import EvaluateGiraffeParams
+from ops.fit.face import FitFaceParams
 from ops.report.__main__ import ReportParams
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import load_params, read_yaml
@@ -32,6 +33,7 @@ STAGES = {
     "align": AlignParams,
     "camera": CameraParams,
     "segment": SegmentParams,
+    "fit_face": FitFaceParams,
     "shards_faces": FaceShardsParams,
     "train_giraffe": TrainGiraffeParams,
     "evaluate_giraffe": EvaluateGiraffeParams,
