@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ops.apply.commands import add_to as add_apply_commands
 from ops.operating import add_operating_commands
+from ops.compare.commands import add_to as add_compare_command
+from ops.evaluate.commands import add_to as add_evaluate_command
 from ops.runtime.errors import LineamentError
 
 REPORT = Path("data/report/index.html")
@@ -172,6 +174,8 @@ def parser() -> argparse.ArgumentParser:
 
     add_apply_commands(commands)
     add_operating_commands(commands)
+    add_evaluate_command(commands)
+    add_compare_command(commands)
 
     model = commands.add_parser("model", help="read a licensed face or body model of your own")
     actions = model.add_subparsers(dest="action", required=True, metavar="ACTION")

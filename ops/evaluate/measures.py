@@ -1,0 +1,112 @@
+"""What protocols measure, by name: each takes checkpoints to numbers with intervals and counts.
+
+A measure is ``(protocol, checkpoints, Setting) -> {row: {metric: Number}}``. Metrics carry the name of the backbone
+they were made with: ``fid`` with the FID's own weights, ``fd_mobilenetv2`` with MobileNetV2's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ops.evaluate.protocol import Protocol
+from ops.runtime.errors import LineamentError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a protocol is run here.
+
+    Attributes:
+        backbone: features or embeddings.
+        samples: generated pictures or objects a checkpoint; the protocol's own if not given.
+        shards: real pictures.
+        weights: folder of the embedded networks.
+        work: where features are cached.
+        device: of generators and networks.
+    """
+
+    backbone: str
+    samples: int
+    shards: Path
+    weights: Path
+    work: Path
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Number:
+    """A measured number.
+
+    Attributes:
+        value: the number.
+        low, high: 95 % interval; None where there is none.
+        samples: how many pictures, objects or pairs went into it.
+        note: what a reader must know.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    samples: int
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For json; numbers that are not finite become None."""
+        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(self).items()}
+
+
+Rows = dict[str, dict[str, Number]]
+Measure = Callable[[Protocol, dict[str, Path], Setting], Rows]
+
+
+def verification(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting) -> Rows:
+    """Areas under the ROC curve by angle, as stage ``evaluate_giraffe`` measures them."""
+    from ops.apply.generators import load_generator
+    from ops.evaluate.giraffe import EvaluateGiraffeParams, measure
+    from ops.evaluate.identity import load_recogniser
+    from ops.runtime.weights import locate
+
+    recogniser_weights = locate(setting.backbone) if setting.backbone == "lightcnn29" else None
+    recogniser = load_recogniser(setting.backbone, recogniser_weights)  # type: ignore[arg-type]
+    p = EvaluateGiraffeParams(objects=setting.samples, recogniser=recogniser.name, seed=protocol.seed)  # type: ignore[arg-type]
+    rows: Rows = {}
+    for row, folder in checkpoints.items():
+        generator = load_generator(folder, setting.device)
+        images = generator.render([protocol.seed * 1_000_003 + i for i in range(p.objects)], p.angles)
+        flat = images.reshape(-1, *images.shape[2:])
+        embeddings = recogniser.embed(list(flat)).reshape(*images.shape[:2], -1)
+        found = measure(row, generator.record, embeddings, images[:, :, ::2, ::2], images[:1], p, recogniser)
+        rows[row] = {
+            name: Number(area.value, area.low, area.high, entry["genuine"] + entry["impostor"])
+            for name, entry in found.angles.items()
+            for area in [entry["by_object"]]
+        }
+    return rows
+
+
+MEASURES: dict[str, Measure] = {"verification": verification}
+
+
+def run(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting) -> Rows:
+    """Measure all checkpoints.
+
+    Raises:
+        LineamentError: the measure is not in this version, or a checkpoint is of another system.
+    """
+    from ops.train.export import read_config
+
+    if protocol.measure not in MEASURES:
+        raise LineamentError(
+            f"this version has no measure '{protocol.measure}' ({protocol.paper}, {protocol.source}); "
+            "`lineament evaluate --list` says which protocols can be run."
+        )
+    for folder in checkpoints.values():
+        system = read_config(folder).get("system")
+        if system != protocol.system:
+            raise LineamentError(f"{folder}: a checkpoint of {system!r}; this protocol judges {protocol.system!r}.")
+    return MEASURES[protocol.measure](protocol, checkpoints, setting)
