@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ops.apply.commands import add_to as add_apply_commands
-from ops.operating import add_operating_commands
 from ops.compare.commands import add_to as add_compare_command
 from ops.evaluate.commands import add_to as add_evaluate_command
+from ops.operating import add_operating_commands
 from ops.runtime.errors import LineamentError
 
 REPORT = Path("data/report/index.html")

@@ -1,0 +1,138 @@
+"""Protocols as files, their states, and a protocol run from checkpoint to table."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from fixtures import write_checkpoint, write_shards
+
+from ops.cli import main
+from ops.evaluate import protocol as protocols
+from ops.evaluate import published, verification
+from ops.evaluate.measures import MEASURES, run
+from ops.evaluate.protocol import differences, load_protocol, load_protocols
+from ops.runtime.errors import LineamentError
+
+FROZEN = Path(__file__).parents[3] / "protocols"
+
+
+def test_every_protocol_is_valid_and_the_four_papers_are_there():
+    found = load_protocols(FROZEN)
+    assert {p.paper for p in found.values()} == {"AamNCE", "SphereHead", "AniPortraitGAN", "InvertAvatar"}
+    assert len({p.hash for p in found.values()}) == len(found)
+
+
+def test_the_published_rows_are_those_the_evaluation_shows():
+    found = load_protocols(FROZEN)["aamnce_table1"]
+    by_variant = {found.variants[row]: values for row, values in found.reference.items()}
+    assert by_variant == published.AAMNCE_AUC
+
+
+def write(path, **changes):
+    values = yaml.safe_load((FROZEN / "aamnce_table1.yaml").read_text())
+    path.write_text(yaml.safe_dump({**values, **changes}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reference": {"GIRAFFE": {"L99": 0.5}}}, "'GIRAFFE' has L99"),
+        ({"seed": "zero"}, "seed"),
+        ({"metrics": {"L60": "larger"}}, "metrics"),
+        ({"colour": 1}, "colour"),
+    ],
+)
+def test_a_wrong_protocol_is_named_with_its_value(tmp_path, changes, message):
+    with pytest.raises(LineamentError, match=message):
+        load_protocol(write(tmp_path / "wrong.yaml", **changes))
+
+
+def test_changing_any_rule_changes_the_hash(tmp_path):
+    one, other = load_protocol(write(tmp_path / "a.yaml")), load_protocol(write(tmp_path / "b.yaml", seed=1))
+    assert one.hash != other.hash
+    assert one.hash == load_protocols(FROZEN)["aamnce_table1"].hash
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "protocols").symlink_to(FROZEN)
+    return tmp_path
+
+
+def test_states_say_what_stands_in_the_way(place, capsys):
+    assert main(["evaluate", "--list"]) == 0
+    untrained = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("aamnce_table1"))
+    assert "untrained" in untrained
+    write_checkpoint(place / "data/checkpoints/giraffe/giraffe", "giraffe")
+    state = protocols.state_of(load_protocols()["aamnce_table1"])
+    assert (state.word, state.backbone) == ("fallback", "dlib_128d")
+    assert "lightcnn29" in state.why
+
+
+def test_a_protocol_runs_on_checkpoints_and_says_what_differs(place, capsys):
+    write_shards(place / "data/shards/faces")
+    for seed, variant in enumerate(("giraffe", "aamnce")):
+        write_checkpoint(place / f"data/checkpoints/giraffe/{variant}", variant, f"data {seed}", seed)
+    assert main(["evaluate", "aamnce_table1", "--samples", "4", "--out", "result.json"]) == 0
+    text = capsys.readouterr().out
+    result = json.loads((place / "result.json").read_text())
+    assert set(result["rows"]) == {"GIRAFFE", "AamNCE"}
+    assert result["not_measured"] == {"InfoNCE": "no checkpoint of giraffe/infonce"}
+    assert result["protocol"]["hash"] == load_protocols()["aamnce_table1"].hash
+    number = result["rows"]["GIRAFFE"]["L60"]
+    assert number["samples"] == 4 + 4 * 3
+    assert 0 <= number["low"] <= number["value"] <= number["high"] <= 1
+    for line in ("dlib_128d", "4 samples; the paper used 1,000", "different data versions", "CelebA-HQ"):
+        assert line in text
+
+
+def test_the_measure_is_the_area_of_its_definition(place):
+    from ops.apply.generators import load_generator
+    from ops.evaluate.identity import load_recogniser
+    from ops.evaluate.measures import Setting
+
+    folder = write_checkpoint(place / "data/checkpoints/giraffe/giraffe", "giraffe")
+    setting = Setting("dlib_128d", 5, place, place, place)
+    found = run(load_protocols()["aamnce_table1"], {"GIRAFFE": folder}, setting)["GIRAFFE"]["R15"]
+    images = load_generator(folder).render(range(5), [0.0, -15.0])
+    recogniser = load_recogniser("dlib_128d")
+    scores = recogniser.similarity(recogniser.embed(list(images[:, 0])), recogniser.embed(list(images[:, 1])))
+    genuine, impostor = verification.pairs(scores)
+    expected = np.mean((genuine[:, None] > impostor) + 0.5 * (genuine[:, None] == impostor))
+    assert found.value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nonsense"], "there is no protocol 'nonsense'"),
+        (["aamnce_table1"], "no checkpoint of giraffe"),
+        (["aamnce_table1", "nowhere"], "missing from the checkpoint"),
+        (["spherehead_table1", "wrong"], "no measure 'heads'|judges 'heads'"),
+    ],
+)
+def test_what_cannot_be_run_says_why(place, capsys, words, message):
+    write_checkpoint(place / "wrong", "giraffe")
+    assert main(["evaluate", *words]) == 1
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_protocols_whose_measure_is_missing_are_refused_by_name(place):
+    chosen = load_protocols()["aniportraitgan_figure3"]
+    if chosen.measure in MEASURES:
+        pytest.skip("this measure exists")
+    assert protocols.state_of(chosen).word == "not here"
+    with pytest.raises(LineamentError, match=f"no measure '{chosen.measure}'"):
+        run(chosen, {}, None)  # type: ignore[arg-type]
+
+
+def test_differences_are_silent_only_where_nothing_differs():
+    chosen = load_protocols(FROZEN)["aamnce_table1"]
+    lines = differences(chosen, "lightcnn29", 1000, [{"images": 5, "data": "a"}])
+    assert not any("samples; the paper" in line or "Made with" in line for line in lines)
+    assert len(differences(chosen, "dlib_128d", 10, [{"images": 5, "data": "a"}])) == len(lines) + 2
