@@ -63,18 +63,25 @@ def draw(
     y1 = wp.min(int(wp.floor(wp.clamp(wp.max(p[1], wp.max(q[1], r[1])), -1.0, float(height) + 1.0) - 0.5)), height - 1)
     if x1 < x0 or y1 < y0:
         return
+    turn = edge(q[0] - p[0], q[1] - p[1], r[0] - p[0], r[1] - p[1])
+    if wp.abs(turn) <= 1.0e-12:
+        return
+    sign = wp.sign(turn)
+    scale = 1.0 / wp.abs(turn)
     zp = p[2]
     zq = q[2]
     zr = r[2]
-    if perspective != 0:
-        zp = 1.0 / zp
-        zq = 1.0 / zq
-        zr = 1.0 / zr
+    if perspective != 0:  # what is linear on the screen is 1/z; its negative grows with the depth as keys must
+        zp = -1.0 / zp
+        zq = -1.0 / zq
+        zr = -1.0 / zr
+    # A pixel that already sees something before the whole triangle, by more than rounding, needs no test.
+    nearest = wp.min(zp, wp.min(zq, zr))
+    bound = pack(nearest - 4.0e-6 * wp.max(wp.abs(zp), wp.max(wp.abs(zq), wp.abs(zr))), 0)
     # Each weight falls or grows linearly along a row: where it changes sign bounds the row's part inside.
     su = r[1] - q[1]
     sv = p[1] - r[1]
     sw = q[1] - p[1]
-    turn = edge(q[0] - p[0], q[1] - p[1], r[0] - p[0], r[1] - p[1])
     if turn > 0.0:
         su = -su
         sv = -sv
@@ -111,29 +118,20 @@ def draw(
             else:
                 right = wp.min(right, cut + SLACK)
         for x in range(int(wp.ceil(left)), int(wp.floor(right)) + 1):
-            cx = float(x) + 0.5
-            u = edge(q[0] - cx, q[1] - cy, r[0] - cx, r[1] - cy)
-            v = edge(r[0] - cx, r[1] - cy, p[0] - cx, p[1] - cy)
-            w = edge(p[0] - cx, p[1] - cy, q[0] - cx, q[1] - cy)
-            area = u + v + w
-            if wp.abs(area) > 1.0e-12:
-                if area < 0.0:
-                    u = -u
-                    v = -v
-                    w = -w
-                    area = -area
+            if buffer[n, y, x] > bound:
+                cx = float(x) + 0.5
+                u = edge(q[0] - cx, q[1] - cy, r[0] - cx, r[1] - cy) * sign
+                v = edge(r[0] - cx, r[1] - cy, p[0] - cx, p[1] - cy) * sign
+                w = edge(p[0] - cx, p[1] - cy, q[0] - cx, q[1] - cy) * sign
                 if u >= 0.0 and v >= 0.0 and w >= 0.0:
-                    depth = (u * zp + v * zq + w * zr) / area
-                    if perspective != 0:
-                        depth = 1.0 / depth
-                    key = pack(depth, t)
+                    key = pack((u * zp + v * zq + w * zr) * scale, t)
                     if key < buffer[n, y, x]:
                         wp.atomic_min(buffer, n, y, x, key)
 
 
 @wp.func
 def depth_of(key: wp.int64):
-    """The depth that :func:`pack` put into a key."""
+    """What :func:`pack` put into a key as depth."""
     bits = int(key / wp.int64(0x40000000))
     if key < wp.int64(0):
         bits = int((key - wp.int64(0x3FFFFFFF)) / wp.int64(0x40000000))  # division rounds to zero; floor is meant
@@ -205,7 +203,10 @@ def solve(
 
 
 def z_buffer(screen: Tensor, triangles: Tensor, height: int, width: int, near: float | None) -> wp.array:
-    """(N, H, W) packed (depth, triangle) words; ``EMPTY`` where nothing is seen. ``triangles`` int32."""
+    """(N, H, W) packed words of depth, or -1 / depth with a ``near`` plane, and triangle; ``EMPTY`` for none.
+
+    ``triangles`` are int32.
+    """
     device = wp.device_from_torch(screen.device)
     buffer = wp.full((len(screen), height, width), value=EMPTY, dtype=wp.int64, device=device)
     perspective = near is not None

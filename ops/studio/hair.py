@@ -52,7 +52,7 @@ class Style:
     inertia: float = 0.9
 
 
-_LOOSE = Style(strands=3800, width=0.0095, lift=0.2, layer=0.045, gravity=0.6, comb=(0.5, 0.12, 0.2, 0), inertia=0.65)
+_LOOSE = Style(strands=3000, width=0.0100, lift=0.2, layer=0.045, gravity=0.6, comb=(0.5, 0.12, 0.2, 0), inertia=0.65)
 _TIED = Style(strands=3600, width=0.009, length=0.5, lift=0.1, layer=0.012, gravity=0.0)
 _SHORT = Style(strands=3600, width=0.0075)
 
@@ -143,7 +143,11 @@ def grow(canvas: Canvas, person: Person, seed: int, scalp: np.ndarray, rest: np.
         return None
     longest = max(part.points.shape[1] for part in parts)
     parts = [_resampled(part, longest) for part in parts]
-    return Strands(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("points", "half_width", "tint", "share")))
+    names = ("points", "half_width", "tint", "share")
+    strands = Strands(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    # The outer ones come first: what is drawn behind them costs the rasteriser little.
+    order = np.argsort(-strands.share[:, longest // 2], kind="stable")
+    return Strands(*(np.ascontiguousarray(getattr(strands, name)[order]) for name in names))
 
 
 def _resampled(strands: Strands, count: int) -> Strands:
@@ -242,7 +246,7 @@ def _grow_scalp(
     side = np.sign(roots[:, 0] - parting + rng.normal(0, 0.012, n))
     azimuth = np.arctan2(roots[:, 0], roots[:, 2])
     elevation = np.arctan2(roots[:, 1], np.hypot(roots[:, 0], roots[:, 2]))
-    stack = rng.random(n)  # place in the layers, 0 at the scalp
+    stack = rng.random(n) ** 0.8  # place in the layers, 0 at the scalp
     length = style.length * rng.uniform(0.86, 1.08, n)
     if not style.top:
         length *= np.clip(1.6 - elevation, 0.3, 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,27 +114,28 @@ def photograph(model: Anny, avatar: Avatar, view: View, background: np.ndarray |
     picture = np.empty((size, size, 3), np.uint8)
     mask, parsing = np.empty((size, size), np.uint8), np.empty((size, size), np.uint8)
     depth = np.empty((size, size), np.float32)
-    wp.launch(
-        shade.resolve,
-        dim=(size, size),
-        inputs=[
-            buffer,
-            arrays[0],
-            shared(triangles, wp.int32),
-            shared(uv, wp.vec2),
-            arrays[1],
-            arrays[2],
-            shared(_with_catchlights(avatar, view), wp.vec3),
-            body_count + avatar.textured_triangles - avatar.body_triangles,
-            body_count,
-            shared(avatar.labels, wp.uint8),
-            shared(np.ascontiguousarray(behind, dtype=np.float32), wp.vec3),
-            *(shared(value, wp.uint8) for value in (picture, mask, parsing)),
-            shared(depth, float),
-        ],
-        device="cpu",
-    )
+    scene = shade.Scene()
+    scene.screen, scene.radiance, scene.gloss = arrays
+    scene.triangles = shared(triangles, wp.int32)
+    scene.uv = shared(uv, wp.vec2)
+    scene.sheet = shared(_with_catchlights(avatar, view), wp.vec3)
+    scene.labels = shared(avatar.labels, wp.uint8)
+    scene.labelled = body_count
+    scene.textured = body_count + avatar.textured_triangles - avatar.body_triangles
+    scene.tone = _tone()
+    outputs = (shared(value, wp.uint8) for value in (picture, mask, parsing))
+    seen = shared(np.ascontiguousarray(behind, dtype=np.float32), wp.vec3)
+    wp.launch(shade.resolve, (size, size), [buffer, scene, seen, *outputs, shared(depth, float)], device="cpu")
     return Shot(picture, mask, parsing, depth, posed, normals)
+
+
+@lru_cache(maxsize=1)
+def _tone() -> Any:
+    import warp as wp
+
+    from ops.studio import shade
+
+    return wp.array(shade.tone_curve(), dtype=wp.uint8, device="cpu")
 
 
 def pose_face(model: Anny, avatar: Avatar, view: View) -> np.ndarray:

@@ -8,11 +8,17 @@ Imports warp; import lazily. All arrays are float32 on the CPU or the GPU alike.
 
 from __future__ import annotations
 
+import numpy as np
 import warp as wp
 
 from models.render.raster_warp import depth_of, weights_at
+from ops.store.parsing import CLASSES
 
 wp.set_module_options({"enable_backward": False, "fast_math": False})
+
+TONE_TOP = wp.constant(2.0)  # linear light at which bytes have long been 255
+HAIR = wp.constant(CLASSES.index("hair"))
+CLOTH = wp.constant(CLASSES.index("cloth"))
 
 
 @wp.func
@@ -130,8 +136,8 @@ def ribbons(
 
 
 @wp.func
-def fetch(sheet: wp.array2d(dtype=wp.vec3), u: float, v: float, wrap: int):
-    """Bilinear texel; columns left of ``wrap`` rows repeat from side to side."""
+def fetch(sheet: wp.array2d(dtype=wp.vec3), u: float, v: float):
+    """Bilinear texel; columns repeat from side to side."""
     height = sheet.shape[0]
     width = sheet.shape[1]
     x = u - 0.5
@@ -147,56 +153,53 @@ def fetch(sheet: wp.array2d(dtype=wp.vec3), u: float, v: float, wrap: int):
     return top * (1.0 - fy) + low * fy
 
 
-@wp.func
-def shade_at(
-    t: int,
-    cx: float,
-    cy: float,
-    screen: wp.array(dtype=wp.vec3),
-    triangles: wp.array2d(dtype=wp.int32),
-    uv: wp.array(dtype=wp.vec2),
-    radiance: wp.array(dtype=wp.vec3),
-    gloss: wp.array(dtype=wp.vec3),
-    sheet: wp.array2d(dtype=wp.vec3),
-    textured: int,
-):
-    i = triangles[t, 0]
-    j = triangles[t, 1]
-    k = triangles[t, 2]
-    w = weights_at(screen[i], screen[j], screen[k], cx, cy, 1)
-    colour = radiance[i] * w[0] + radiance[j] * w[1] + radiance[k] * w[2]
-    if t < textured:
-        at = uv[i] * w[0] + uv[j] * w[1] + uv[k] * w[2]
-        colour = wp.cw_mul(colour, fetch(sheet, at[0], at[1], 0))
-    return colour + gloss[i] * w[0] + gloss[j] * w[1] + gloss[k] * w[2]
+@wp.struct
+class Scene:
+    """What pixels are made of; see render.photograph."""
+
+    screen: wp.array(dtype=wp.vec3)
+    triangles: wp.array2d(dtype=wp.int32)
+    uv: wp.array(dtype=wp.vec2)
+    radiance: wp.array(dtype=wp.vec3)
+    gloss: wp.array(dtype=wp.vec3)
+    sheet: wp.array2d(dtype=wp.vec3)
+    labels: wp.array2d(dtype=wp.uint8)  # parsing class of the sheet's texels
+    labelled: int  # triangles below this index take their class from the sheet
+    textured: int  # those from there to this index are clothes, with the sheet's colour; the rest are hair
+    tone: wp.array(dtype=wp.uint8)  # bytes of linear light in [0, TONE_TOP]
 
 
 @wp.func
-def encode(value: float):
-    """Linear light to a byte: a soft shoulder above 0.8, then sRGB's gamma."""
-    v = value
-    if v > 0.8:
-        v = 0.8 + 0.2 * (1.0 - wp.exp((0.8 - v) / 0.2))
-    v = wp.clamp(v, 0.0, 1.0)
-    if v <= 0.0031308:
-        v = 12.92 * v
-    else:
-        v = 1.055 * wp.pow(v, 1.0 / 2.4) - 0.055
-    return wp.uint8(v * 255.0 + 0.5)
+def shade_at(scene: Scene, t: int, cx: float, cy: float):
+    i = scene.triangles[t, 0]
+    j = scene.triangles[t, 1]
+    k = scene.triangles[t, 2]
+    w = weights_at(scene.screen[i], scene.screen[j], scene.screen[k], cx, cy, 1)
+    colour = scene.radiance[i] * w[0] + scene.radiance[j] * w[1] + scene.radiance[k] * w[2]
+    if t < scene.textured:
+        at = scene.uv[i] * w[0] + scene.uv[j] * w[1] + scene.uv[k] * w[2]
+        colour = wp.cw_mul(colour, fetch(scene.sheet, at[0], at[1]))
+    return colour + scene.gloss[i] * w[0] + scene.gloss[j] * w[1] + scene.gloss[k] * w[2]
+
+
+@wp.func
+def encode(tone: wp.array(dtype=wp.uint8), value: float):
+    last = tone.shape[0] - 1
+    return tone[wp.clamp(int(value * (float(last) / TONE_TOP) + 0.5), 0, last)]
+
+
+def tone_curve(count: int = 8192) -> np.ndarray:
+    """(count,) bytes of linear light from 0 to TONE_TOP: a soft shoulder above 0.8, then sRGB's gamma."""
+    v = np.linspace(0, float(TONE_TOP), count)
+    v = np.where(v > 0.8, 0.8 + 0.2 * (1 - np.exp((0.8 - v) / 0.2)), v)
+    v = np.where(v <= 0.0031308, 12.92 * v, 1.055 * np.power(v, 1 / 2.4) - 0.055)
+    return (v * 255 + 0.5).astype(np.uint8)
 
 
 @wp.kernel
 def resolve(
     buffer: wp.array3d(dtype=wp.int64),  # (1, 2H, 2W) z-buffer
-    screen: wp.array(dtype=wp.vec3),
-    triangles: wp.array2d(dtype=wp.int32),
-    uv: wp.array(dtype=wp.vec2),
-    radiance: wp.array(dtype=wp.vec3),
-    gloss: wp.array(dtype=wp.vec3),
-    sheet: wp.array2d(dtype=wp.vec3),
-    textured: int,  # triangles below this index look up the sheet; the rest are hair
-    garment: int,  # triangles from here to ``textured`` are clothes
-    labels: wp.array2d(dtype=wp.uint8),  # parsing class of the sheet's texels
+    scene: Scene,
     background: wp.array2d(dtype=wp.vec3),
     picture: wp.array3d(dtype=wp.uint8),
     mask: wp.array2d(dtype=wp.uint8),
@@ -219,18 +222,7 @@ def resolve(
     elif k00 != empty and (k00 & low) == (k01 & low) and (k00 & low) == (k10 & low) and (k00 & low) == (k11 & low):
         # One triangle fills the pixel: its middle stands for all four samples.
         covered = 4
-        total = shade_at(
-            int(k00 & low),
-            2.0 * float(x) + 1.0,
-            2.0 * float(y) + 1.0,
-            screen,
-            triangles,
-            uv,
-            radiance,
-            gloss,
-            sheet,
-            textured,
-        )
+        total = shade_at(scene, int(k00 & low), 2.0 * float(x) + 1.0, 2.0 * float(y) + 1.0)
     else:
         for sample in range(4):
             dy = sample / 2
@@ -240,43 +232,35 @@ def resolve(
                 total += behind * 0.25
             else:
                 covered += 1
-                colour = shade_at(
-                    int(key & low),
-                    2.0 * float(x) + float(dx) + 0.5,
-                    2.0 * float(y) + float(dy) + 0.5,
-                    screen,
-                    triangles,
-                    uv,
-                    radiance,
-                    gloss,
-                    sheet,
-                    textured,
-                )
-                total += colour * 0.25
-    picture[y, x, 0] = encode(total[0])
-    picture[y, x, 1] = encode(total[1])
-    picture[y, x, 2] = encode(total[2])
+                right = 2.0 * float(x) + float(dx) + 0.5
+                down = 2.0 * float(y) + float(dy) + 0.5
+                total += shade_at(scene, int(key & low), right, down) * 0.25
+    for channel in range(3):
+        picture[y, x, channel] = encode(scene.tone, total[channel])
     mask[y, x] = wp.uint8(wp.min(covered * 64, 255))
     if nearest == empty:
         depth[y, x] = wp.inf
         parsing[y, x] = wp.uint8(0)
         return
     t = int(nearest & low)
-    i = triangles[t, 0]
-    j = triangles[t, 1]
-    k = triangles[t, 2]
-    w = weights_at(screen[i], screen[j], screen[k], 2.0 * float(x) + 1.0, 2.0 * float(y) + 1.0, 1)
+    i = scene.triangles[t, 0]
+    j = scene.triangles[t, 1]
+    k = scene.triangles[t, 2]
+    p = scene.screen[i]
+    q = scene.screen[j]
+    r = scene.screen[k]
+    w = weights_at(p, q, r, 2.0 * float(x) + 1.0, 2.0 * float(y) + 1.0, 1)
     w = wp.vec3(wp.clamp(w[0], 0.0, 1.0), wp.clamp(w[1], 0.0, 1.0), wp.clamp(w[2], 0.0, 1.0))
     w = w / (w[0] + w[1] + w[2])
-    depth[y, x] = screen[i][2] * w[0] + screen[j][2] * w[1] + screen[k][2] * w[2]
-    label = wp.uint8(13)
-    if t < garment:
-        at = uv[i] * w[0] + uv[j] * w[1] + uv[k] * w[2]
-        row = wp.clamp(int(at[1]), 0, labels.shape[0] - 1)
-        column = (int(wp.floor(at[0])) + labels.shape[1]) % labels.shape[1]
-        label = labels[row, column]
-    elif t < textured:
-        label = wp.uint8(18)
+    depth[y, x] = p[2] * w[0] + q[2] * w[1] + r[2] * w[2]
+    label = wp.uint8(HAIR)
+    if t < scene.labelled:
+        at = scene.uv[i] * w[0] + scene.uv[j] * w[1] + scene.uv[k] * w[2]
+        row = wp.clamp(int(at[1]), 0, scene.labels.shape[0] - 1)
+        column = (int(wp.floor(at[0])) + scene.labels.shape[1]) % scene.labels.shape[1]
+        label = scene.labels[row, column]
+    elif t < scene.textured:
+        label = wp.uint8(CLOTH)
     if covered < 2:
         label = wp.uint8(0)
     parsing[y, x] = label
