@@ -1,4 +1,4 @@
-"""The commands of who runs a project: models and changes."""
+"""The commands of who runs a project: doctor, models, changes."""
 
 from __future__ import annotations
 
@@ -26,6 +26,15 @@ def add_operating_commands(commands: Any) -> None:
     models.set_defaults(run=_models)
     changes = commands.add_parser("changes", help="what is new and gone in the training shards, and how they drifted")
     changes.set_defaults(run=_changes)
+    doctor = commands.add_parser("doctor", help="is everything there that a run needs? With a remedy for each finding")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    doctor.set_defaults(run=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from ops import doctor
+
+    return doctor.main(Path(), arguments.json)
 
 
 def _models(arguments: argparse.Namespace) -> int:

@@ -7,14 +7,21 @@ from typing import Any
 
 from ops.crawl.raw import TABLE
 from ops.crawl.sources import load_sources
+from ops.dag import Dag
 from ops.store import tables
 
-STEPS = ("screen", "detect", "landmarks", "align", "camera", "segment")
+LABELS = "data/labels"
 
 
-def step_tables(source: str, raw: Path = Path("data/raw"), labels: Path = Path("data/labels")) -> dict[str, Path]:
-    """Where each step's table of a source lies, in the order of the lineage."""
-    return {"crawl": raw / source / TABLE, **{step: labels / source / f"{step}.parquet" for step in STEPS}}
+def step_tables(source: str, root: Path = Path()) -> dict[str, Path]:
+    """Where each step's table of a source lies, in the order of the lineage: every table that dvc.yaml puts into the
+    source's folder of labels."""
+    found = {"crawl": root / "data/raw" / source / TABLE}
+    for unit in Dag.load(root).units.values():
+        for out in map(Path, unit.outs):
+            if out.parent == Path(LABELS, source) and out.suffix == ".parquet":
+                found[out.stem] = root / out
+    return found
 
 
 def step_counts(source: str) -> dict[str, dict[str, Any] | None]:

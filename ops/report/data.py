@@ -23,7 +23,7 @@ def counts(root: Path) -> dict[str, dict[str, dict[str, Any] | None]]:
     return {
         source: {
             step: tables.counts(tables.read(path)) if path.is_file() else None
-            for step, path in step_tables(source, root / "data/raw", root / "data/labels").items()
+            for step, path in step_tables(source, root).items()
         }
         for source in load_sources(root / "params.yaml")
     }

@@ -32,6 +32,7 @@ import numpy as np
 from ops.runtime.errors import LineamentError
 from ops.runtime.launch import is_first, launched, running_module
 from ops.runtime.params import Params, load_params
+from ops.runtime.preflight import check_room
 from ops.runtime.progress import Reporter
 from ops.runtime.publish import publish
 
@@ -195,6 +196,8 @@ def _run(
     try:
         typed = load_params(params, name, arguments.params_file)
         run = Stage(name, typed, _key(given, paths), arguments.params_file)
+        if is_first():
+            check_room(name, arguments.params_file)
         with only_run(run.work, name) if is_first() else nullcontext():
             body(run, *(given[key] for key in paths), **{key: given[key] for key in options})
             if is_first():

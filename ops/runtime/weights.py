@@ -360,6 +360,11 @@ def _state(weight: Weight, embedded: Path) -> tuple[str, Path | None]:
     return "there" if whole else "damaged", path
 
 
+def state(weight: Weight, embedded: Path = EMBEDDED) -> str:
+    """Whether a network's file is ``there``, ``absent`` or ``damaged``."""
+    return _state(weight, embedded)[0]
+
+
 def table(embedded: Path = EMBEDDED) -> str:
     """All registered networks: state, role, licence, and what does without those that are absent.
 

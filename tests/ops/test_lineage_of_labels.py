@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from models.camera import check_label
 from ops.crawl.raw import TABLE
-from ops.status import STEPS, status_table, step_counts, step_tables
+from ops.status import status_table, step_counts, step_tables
 from ops.store import pictures, tables
 from ops.store.reader import ShardDataset
 from ops.store.tar import Shard
@@ -59,6 +60,7 @@ def words(step: str, weights: Path) -> list[str]:
     return [raw, *before[step], f"{labels}/{step}.parquet"]
 
 
+STEPS = ("screen", "detect", "landmarks", "align", "camera", "segment")
 MODULES = {"crawl": "ops.crawl.__main__", "shards_faces": "ops.shards.faces"} | {s: f"ops.curate.{s}" for s in STEPS}
 
 
@@ -75,6 +77,12 @@ def run(step: str, weights: Path) -> int:
     return main([*words(step, weights), "--metrics", metrics, "--preview", preview])
 
 
+def write_lineage() -> None:
+    """The part of the project's dvc.yaml that is walked here."""
+    stages = yaml.safe_load((Path(__file__).parents[2] / "dvc.yaml").read_text())["stages"]
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {step: stages[step] for step in ("crawl", *STEPS)}}))
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, astronaut, weights):
     """A folder of odd pictures taken through all steps."""
@@ -83,6 +91,7 @@ def project(tmp_path_factory, astronaut, weights):
     os.chdir(folder)
     os.environ["LINEAMENT_WORKERS"] = "1"
     Path("params.yaml").write_text(PARAMS)
+    write_lineage()
     outcomes = write_folder(Path("photos"), astronaut)
     os.symlink("/etc/hostname", "photos/link.jpg")
     for step in ("crawl", *STEPS, "shards_faces"):

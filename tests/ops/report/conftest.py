@@ -39,6 +39,14 @@ stages:
       deps: ["data/raw/${key}"]
       outs: ["data/labels/${key}/screen.parquet", "data/previews/screen/${key}.png"]
       meta: {group: labels}
+  detect:
+    foreach: ${sources}
+    do:
+      desc: The face in each picture.
+      cmd: detect
+      deps: ["data/labels/${key}/screen.parquet"]
+      outs: ["data/labels/${key}/detect.parquet"]
+      meta: {group: labels}
   train_giraffe:
     desc: Three variants.
     matrix: {variant: [giraffe, infonce, aamnce]}
