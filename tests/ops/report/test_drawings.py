@@ -54,9 +54,9 @@ def test_edges_that_others_imply_are_left_out():
 def test_lineage_has_a_box_a_stage_and_an_arrow_an_edge(project):
     dag = Dag.load(project)
     svg = lineage.draw(dag, {"crawl@mine"})
-    assert svg.count("<rect") == 4
-    assert svg.count('class="edge"') == 3  # crawl, screen, train, report in a row; crawl to train is implied
-    assert svg.count('class="box unrun"') == 3
+    assert svg.count("<rect") == 5
+    assert svg.count('class="edge"') == 4  # crawl, screen, detect, train, report in a row; crawl to train is implied
+    assert svg.count('class="box unrun"') == 4
     for name in dag.stages:
         assert f">{name}</text>" in svg
     assert "raw</text>" in svg

@@ -249,7 +249,7 @@ def test_timings_are_those_recorded(built):
     found, _ = built
     assert found.row("timings", "crawl")[1:] == ["raw-mine", "61.2", "123"]
     assert "1.0 min" in found.said("summary")
-    assert "seconds of screen, train_giraffe are not recorded" in found.said("timings")
+    assert "seconds of screen, detect, train_giraffe are not recorded" in found.said("timings")
 
 
 def test_hashes_and_checkpoints_are_those_recorded(whole, built):
