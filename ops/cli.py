@@ -94,6 +94,27 @@ def _status(_: argparse.Namespace) -> int:
     return 0
 
 
+def _lineage(arguments: argparse.Namespace) -> int:
+    from ops.trace import ids_of, trace
+
+    for key in ids_of(Path(), arguments.what):
+        places = trace(Path(), key)
+        print(key if places else f"{key}: nothing here holds or speaks of it")
+        for place in places:
+            print(f"  {place.kind:10} {place.where:52} {place.says}")
+    return 0
+
+
+def _takedown(arguments: argparse.Namespace) -> int:
+    from ops.takedowns import add_command, list_command
+
+    if arguments.action == "list":
+        print(list_command(Path()))
+    else:
+        print(add_command(Path(), arguments.what, arguments.reason))
+    return 0
+
+
 def _dataset(arguments: argparse.Namespace) -> int:
     from ops.shards.eg3d import export, import_
 
@@ -153,6 +174,18 @@ def parser() -> argparse.ArgumentParser:
     remove = actions.add_parser("remove", help="take a source out again")
     remove.add_argument("name")
     source.set_defaults(run=_source)
+
+    lineage = commands.add_parser("lineage", help="where a sample is: raw shard, tables, training shards, checkpoints")
+    lineage.add_argument("what", metavar="ID|SHA256|FILE|URL")
+    lineage.set_defaults(run=_lineage)
+
+    takedown = commands.add_parser("takedown", help="take pictures out of everything that is made from now on")
+    actions = takedown.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="what is on the list, and which checkpoints saw it")
+    down = actions.add_parser("add", help="put pictures on the list, data/takedown.csv")
+    down.add_argument("what", nargs="+", metavar="ID|SHA256|FILE|URL", help="a file is matched by likeness too")
+    down.add_argument("--reason", default="", help="kept in the list")
+    takedown.set_defaults(run=_takedown)
 
     dataset = commands.add_parser("dataset", help="training shards to and from the formats of other projects")
     actions = dataset.add_subparsers(dest="action", required=True, metavar="ACTION")

@@ -26,6 +26,7 @@ from ops.crawl.sources import (
 )
 from ops.crawl.urls import read_links
 from ops.crawl.videosets import VIDEO_SETS
+from ops.curate import takedown
 from ops.curate.sheets import contact_sheet
 from ops.runtime.errors import LineamentError, PictureError
 from ops.runtime.params import Params
@@ -85,6 +86,8 @@ def offered(s: Stage[Any], source: AnySource, raw: Path, fresh: bool = False) ->
                 links = list(
                     search_links(source.engine, phrases, source.per_phrase, source.licence, downloads.fetcher, robots)
                 )
+            unwanted = takedown.read().urls
+            links = [link for link in links if link.url not in unwanted]  # not even asked for
             return Offer(downloads.pictures(links), downloads.write, downloads.forget)
 
 
@@ -112,7 +115,8 @@ def main(s: Stage[CrawlParams], raw: Path, truth: Path, *, source: str) -> None:
     offer = offered(s, declared, raw, fresh=earlier(raw, settings) is None)
     stream = s.progress(offer.pictures, desc=f"crawl {source}", unit="picture")
     stream = studio.write_truth(stream, truth, s.params.per_shard)
-    table, new = add_pictures(raw, source, settings, stream, s.params.per_shard, offer.also)
+    taken = takedown.read()
+    table, new = add_pictures(raw, source, settings, stream, s.params.per_shard, offer.also, taken.names)
     offer.done()
     counts = tables.counts(table)
     if not counts["kept"]:

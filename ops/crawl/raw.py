@@ -23,7 +23,13 @@ from ops.store.pictures import sniff
 from ops.store.tar import Shard, ShardWriter, index_path
 
 TABLE = "crawl.parquet"
-SCHEMA = tables.schema(pa.field("name", pa.string()), pa.field("bytes", pa.int64()), pa.field("shard", pa.string()))
+SCHEMA = tables.schema(
+    pa.field("name", pa.string()),
+    pa.field("bytes", pa.int64()),
+    pa.field("shard", pa.string()),
+    pa.field("url", pa.string()),
+    pa.field("licence", pa.string()),
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ def add_pictures(
     pictures: Iterable[RawPicture],
     per_shard: int,
     also: Callable[[Path], object] = lambda folder: None,
+    unwanted: Callable[[str, RawPicture], str | None] = lambda key, picture: None,
 ) -> tuple[pa.Table, int]:
     """Bring a source's pictures into its raw folder: what is there stays, what is new gets new shards.
 
@@ -69,6 +76,7 @@ def add_pictures(
         pictures: all that the source offers.
         per_shard: samples a shard.
         also: called with the folder before it is published, to write what else belongs there.
+        unwanted: given a new picture and its id, the reason why it must not be stored, if there is one.
 
     Returns:
         the crawl table and the number of new samples.
@@ -94,13 +102,15 @@ def add_pictures(
                 elif (picture.name, key) in known:
                     continue
                 known.add((picture.name, key))
-                reason = picture.problem or ("exact_duplicate" if key in seen else None)
+                reason = picture.problem or unwanted(key, picture) or ("exact_duplicate" if key in seen else None)
                 number = offered[key] = offered.get(key, 0) + 1
                 row = {
                     "id": key if reason is None else f"{key}-{number}",
                     "name": picture.name,
                     "bytes": len(picture.data or b""),
                     "shard": None,
+                    "url": picture.provenance.get("url"),
+                    "licence": picture.provenance.get("licence"),
                     "kept": reason is None,
                     "reason": reason,
                 }

@@ -22,6 +22,7 @@ import torch
 from pydantic import Field
 
 from models import camera as geometry
+from ops.curate import review
 from ops.curate.crop import from_crop, to_crop
 from ops.curate.labelling import Sample, finish, keep, label_shards, reject
 from ops.curate.sheets import draw_points
@@ -144,6 +145,7 @@ def main(s: Stage[CameraParams], raw: Path, aligned: Path, landmarks: Path, out:
     """Find the 25-value camera label of each crop, from its landmarks."""
     code = ["ops.curate.crop", "models.camera"]
     table = label_shards(s, raw, aligned, label, SCHEMA, joined=[landmarks], code=code)
+    table = review.apply(table, review.read())
     quads = {row["id"]: np.array(row["quad"]).reshape(4, 2) for row in tables.read(aligned).to_pylist()}
 
     def draw(image: np.ndarray, row: dict[str, object]) -> np.ndarray:

@@ -11,6 +11,8 @@ import pyarrow as pa
 import scipy.linalg
 from pydantic import Field
 
+from ops.crawl.raw import TABLE as CRAWLED
+from ops.curate import review, takedown
 from ops.curate.duplicates import originals, perceptual_hash
 from ops.curate.labelling import Sample, finish, keep, label_shards, reject
 from ops.runtime.errors import PictureError
@@ -102,19 +104,27 @@ def screen(samples: Iterator[Sample], params: ScreenParams) -> Iterable[dict[str
 
 def mark_duplicates(table: pa.Table, bits: int) -> pa.Table:
     """Reject kept pictures that repeat another one of any shard: the largest stays; of equal ones, the first."""
-    rows = table.to_pylist()
-    kept = sorted((row for row in rows if row["kept"]), key=lambda row: -row["width"] * row["height"])
-    repeats = originals(np.array([row["phash"] for row in kept], np.uint64), bits)
-    for row, original in zip(kept, repeats):
-        if original >= 0:
-            row.update(kept=False, reason="near_duplicate", duplicate_of=kept[original]["id"])
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    places = np.flatnonzero(table.column("kept").to_numpy())
+    columns = table.select(["width", "height", "phash"]).take(pa.array(places))
+    width, height, hashes = (column.to_numpy() for column in columns.columns)
+    order = np.argsort(-width.astype(np.int64) * height, kind="stable")
+    repeats = originals(hashes[order].astype(np.uint64), bits)
+    again = repeats >= 0
+    which = np.zeros(len(table), bool)
+    which[places[order[again]]] = True
+    ids = np.full(len(table), None, object)
+    ids[places[order[again]]] = table.column("id").to_numpy(zero_copy_only=False)[places[order[repeats[again]]]]
+    place = table.schema.get_field_index("duplicate_of")
+    table = table.set_column(place, SCHEMA.field("duplicate_of"), pa.array(ids, pa.string()))
+    return tables.reject(table, which, "near_duplicate")
 
 
 @stage("screen", ScreenParams)
 def main(s: Stage[ScreenParams], raw: Path, out: Path) -> None:
     """Say which raw pictures can be used: decodable, large, sharp, and seen once."""
     table = label_shards(s, raw, None, screen, SCHEMA, code=["ops.store.pictures", "ops.curate.duplicates"])
+    table = takedown.mark(table, takedown.read(), raw / CRAWLED, s.params.duplicate_bits)
+    table = review.reject(table, review.read())
     table = mark_duplicates(table, s.params.duplicate_bits)
     finish(s, table, raw, out, lambda image, row: image, lambda row: f"{row['width']}x{row['height']}")
 

@@ -7,9 +7,9 @@ the reason, so that counts add up from step to step.
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -70,6 +70,21 @@ def kept(table: pa.Table) -> pa.Table:
     return table.filter(table.column("kept"))
 
 
+def reject(table: pa.Table, which: np.ndarray, reason: str) -> pa.Table:
+    """The table with some of its kept rows rejected; rows that fell before keep their reason.
+
+    Args:
+        table: a label table.
+        which: (N,) bool.
+        reason: short snake_case.
+    """
+    kept_now = table.column("kept").to_numpy()
+    falls = pa.array(which & kept_now)
+    reasons = pc.if_else(falls, pa.scalar(reason), table.column("reason").combine_chunks())
+    table = table.set_column(table.schema.get_field_index("kept"), BASE[1], pa.array(kept_now & ~which))
+    return table.set_column(table.schema.get_field_index("reason"), BASE[2], reasons)
+
+
 def kept_ids(path: Path) -> list[str]:
     """The ids that a step kept, in order."""
     return kept(read(path)).column("id").to_pylist()
@@ -77,7 +92,8 @@ def kept_ids(path: Path) -> list[str]:
 
 def counts(table: pa.Table) -> dict[str, object]:
     """How many came in, how many were kept, and how many fell for each reason."""
-    reasons = Counter(reason for reason in table.column("reason").to_pylist() if reason is not None)
+    found = pc.value_counts(table.column("reason").drop_null()).to_pylist()
+    reasons = {entry["values"]: entry["counts"] for entry in found}
     return {
         "in": len(table),
         "kept": len(table) - sum(reasons.values()),
