@@ -15,6 +15,7 @@ from ops.curate.landmarks import LandmarksParams
 from ops.curate.screen import ScreenParams
 from ops.curate.segment import SegmentParams
 from ops.evaluate.giraffe import EvaluateGiraffeParams
+from ops.fit.clips import TrackClipsParams
 from ops.fit.face import FitFaceParams
 from ops.report.__main__ import ReportParams
 from ops.runtime.errors import LineamentError
@@ -34,6 +35,7 @@ STAGES = {
     "camera": CameraParams,
     "segment": SegmentParams,
     "fit_face": FitFaceParams,
+    "track_clips": TrackClipsParams,
     "shards_faces": FaceShardsParams,
     "train_giraffe": TrainGiraffeParams,
     "evaluate_giraffe": EvaluateGiraffeParams,
