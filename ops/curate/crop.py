@@ -16,6 +16,13 @@ def quad_side(quad: np.ndarray) -> float:
     return float(np.hypot(*(quad[3] - quad[0])))
 
 
+def square_quad(centre: np.ndarray, side: float, angle: float = 0.0) -> np.ndarray:
+    """(4, 2) corners of a square, turned clockwise by ``angle`` radians as seen in the picture."""
+    c, s = np.cos(angle) * side / 2, np.sin(angle) * side / 2
+    x, y = np.array([c, s]), np.array([-s, c])
+    return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
+
+
 def to_crop(points: np.ndarray, quad: np.ndarray) -> np.ndarray:
     """(..., 2) picture pixels to crop coordinates (u, v), [0, 1] inside the crop."""
     matrix = np.stack([quad[3] - quad[0], quad[1] - quad[0]], axis=1)

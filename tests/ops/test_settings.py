@@ -9,9 +9,13 @@ from ops import cli, settings
 from ops.crawl.__main__ import CrawlParams
 from ops.crawl.sources import load_sources
 from ops.curate.align import AlignParams
+from ops.curate.balance import BalanceParams
 from ops.curate.camera import CameraParams
 from ops.curate.detect import DetectParams
+from ops.curate.heads import HeadsParams
 from ops.curate.landmarks import LandmarksParams
+from ops.curate.lessons import LessonsParams
+from ops.curate.parse import ParseParams
 from ops.curate.screen import ScreenParams
 from ops.curate.segment import SegmentParams
 from ops.evaluate.giraffe import EvaluateGiraffeParams
@@ -21,7 +25,10 @@ from ops.report.__main__ import ReportParams
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import load_params, read_yaml
 from ops.shards.faces import FaceShardsParams
+from ops.shards.heads import HeadShardsParams
 from ops.train.giraffe import TrainGiraffeParams
+from ops.train.headpose import TrainHeadposeParams
+from ops.train.parser import TrainParserParams
 from ops.weights import WeightsParams
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +43,14 @@ STAGES = {
     "segment": SegmentParams,
     "fit_face": FitFaceParams,
     "track_clips": TrackClipsParams,
+    "lessons": LessonsParams,
+    "train_headpose": TrainHeadposeParams,
+    "train_parser": TrainParserParams,
+    "heads": HeadsParams,
+    "parse": ParseParams,
+    "balance": BalanceParams,
     "shards_faces": FaceShardsParams,
+    "shards_heads": HeadShardsParams,
     "train_giraffe": TrainGiraffeParams,
     "evaluate_giraffe": EvaluateGiraffeParams,
     "report": ReportParams,

@@ -1,0 +1,147 @@
+"""Stage ``parse``: what each pixel of each head's crop shows, by vote, and which pixels are the person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import Field
+
+from models import camera as geometry
+from ops.curate.camera import canonical_points
+from ops.curate.crop import crop_quad
+from ops.curate.labelling import FILES, Sample, finish, keep, label_shards, reject
+from ops.perception.parser import class_scores
+from ops.perception.selfie import person_mask
+from ops.perception.trained import parser
+from ops.perception.voting import cleaned, majority, shares
+from ops.runtime.params import Params
+from ops.runtime.stage import Stage, stage
+from ops.store import pictures, tables
+from ops.store.parsing import CLASSES, coloured
+from ops.store.tar import Shard, shard_paths
+
+_NUMBERS = ("mask_ratio", "parsing_ratio", "disagreement", "occlusion")
+SCHEMA = tables.schema(*(pa.field(name, pa.float32()) for name in _NUMBERS), pa.field("shares", pa.list_(pa.float32())))
+# What does not belong before a face; hair does, as a fringe or a beard.
+_STRANGE = [CLASSES.index(name) for name in ("background", "hat", "neck", "necklace", "cloth")]
+
+
+class ParseParams(Params):
+    resolution: int = Field(512, ge=16, description="side of the crops, masks and parsings")  # SphereHead: 512
+    min_mask_ratio: float = Field(0.3, ge=0, le=1, description="share of person")  # SphereHead App. 0.B
+    min_parsing_ratio: float = Field(0.3, ge=0, le=1, description="share of pixels with a class")  # SphereHead App. 0.B
+    max_occlusion: float = Field(0.35, ge=0, le=1, description="share of the face that something covers")  # our choice
+    max_disagreement: float = Field(0.35, ge=0, le=1, description="share of votes lost")  # unpublished: our choice
+    smallest: float = Field(0.0008, ge=0, le=1, description="patches below this share are cleaned away")  # our choice
+    mask: Literal["parser", "selfie"] = Field("parser", description="who says which pixels are the person")  # measured
+
+
+def votes_of(crop: np.ndarray, params: ParseParams, network: Path) -> list[np.ndarray]:
+    """(H, W) uint8 classes by each parser, the most trusted first.
+
+    The embedded parser votes thrice: for the crop, for its mirror image, and for the mean of both.
+    """
+    scores = class_scores(crop, parser(network))
+    return [_enlarged(s, params.resolution) for s in (scores.mean(0), *scores)]
+
+
+def _enlarged(scores: np.ndarray, side: int) -> np.ndarray:
+    """(19, S, S) scores to (side, side) classes: scores are resized, not classes, so that borders stay smooth."""
+    resized = cv2.resize(np.moveaxis(scores, 0, -1), (side, side), interpolation=cv2.INTER_LINEAR)
+    return resized.argmax(-1).astype(np.uint8)
+
+
+def occlusion(classes: np.ndarray, camera: np.ndarray) -> float:
+    """The share of the mean face's outline, seen by a camera (25,), where the parsing sees no face."""
+    side = classes.shape[0]
+    points = torch.tensor(canonical_points(), dtype=torch.float32)[None]
+    uv, _ = geometry.project(torch.from_numpy(camera).float()[None], points)
+    outline = cv2.convexHull((uv[0].numpy() * side).astype(np.float32)).astype(np.int32)
+    face = cv2.fillConvexPoly(np.zeros(classes.shape, np.uint8), outline, 1).astype(bool)
+    return float(np.isin(classes[face], _STRANGE).mean()) if face.any() else 1.0
+
+
+def label(samples: Iterator[Sample], params: ParseParams, weights: Path, network: Path) -> Iterable[dict[str, object]]:
+    """One row, one parsing and one mask a head."""
+    for sample in samples:
+        row = sample.row
+        crop = crop_quad(sample.decode(), np.array(row["quad"]).reshape(4, 2), params.resolution)
+        classes, disagreement = majority(votes_of(crop, params, network))
+        classes = cleaned(classes, params.smallest)
+        mask = np.where(classes > 0, 255, 0).astype(np.uint8)
+        if params.mask == "selfie":
+            mask = person_mask(crop, weights, params.resolution)
+        columns = {
+            "mask_ratio": float(mask.mean() / 255),
+            "parsing_ratio": float((classes > 0).mean()),
+            "disagreement": disagreement,
+            "occlusion": occlusion(classes, np.array(row["camera"])) if row["view"] == "front" else None,
+            "shares": shares(classes).tolist(),
+        }
+        reason = _why_not(columns, params)
+        columns[FILES] = {"png": pictures.encode_png(classes), "mask.png": pictures.encode_png(mask)}
+        yield keep(sample, **columns) if reason is None else reject(sample, reason, **columns)
+
+
+def _why_not(row: dict[str, object], params: ParseParams) -> str | None:
+    checks = {
+        "little_person": row["mask_ratio"] < params.min_mask_ratio,  # type: ignore[operator]
+        "little_parsed": row["parsing_ratio"] < params.min_parsing_ratio,  # type: ignore[operator]
+        "occluded": (row["occlusion"] or 0) > params.max_occlusion,  # type: ignore[operator]
+        "parsers_disagree": row["disagreement"] > params.max_disagreement,  # type: ignore[operator]
+    }
+    return next((reason for reason, holds in checks.items() if holds), None)
+
+
+@stage("parse", ParseParams)
+def main(
+    s: Stage[ParseParams], raw: Path, heads: Path, weights: Path, network: Path, parsings: Path, out: Path
+) -> None:
+    """Name what each pixel of each head shows, and which pixels are the person."""
+    code = [
+        "ops.curate.crop",
+        "ops.perception.parser",
+        "ops.perception.voting",
+        "ops.perception.selfie",
+        "models.parser",
+    ]
+    table = label_shards(
+        s,
+        raw,
+        heads,
+        partial(label, weights=weights, network=network),
+        SCHEMA,
+        files=parsings,
+        weights=network,
+        code=code,
+    )
+    quads = {row["id"]: np.array(row["quad"]).reshape(4, 2) for row in tables.read(heads).to_pylist()}
+    found = {key: shard for shard in map(Shard, shard_paths(parsings)) for key in shard.keys}
+
+    def draw(image: np.ndarray, row: dict[str, object]) -> np.ndarray:
+        key = str(row["id"])
+        crop = pictures.resize(crop_quad(image, quads[key], 256), 256)
+        classes = pictures.decode_grey(found[key].read(key, "png"))
+        classes = cv2.resize(classes, (256, 256), interpolation=cv2.INTER_NEAREST)
+        return np.rint(0.4 * crop + 0.6 * coloured(classes)).astype(np.uint8)
+
+    finish(s, table, raw, out, draw, lambda row: f"{100 * row['parsing_ratio']:.0f} %")
+    kept = tables.kept(table)
+    if len(kept):
+        middle = {f"median_{n}": round(float(np.nanmedian(_column(kept, n))), 4) for n in _NUMBERS}
+        s.metrics(middle)
+
+
+def _column(table: pa.Table, name: str) -> np.ndarray:
+    return np.array([np.nan if v is None else v for v in table.column(name).to_pylist()])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,156 @@
+"""Stage ``shards_heads``: heads from all sides with camera, mask, parsing and duplication, as training shards.
+
+People whose number falls below a share are held out, in the folder ``held_out``: what decides is the hash of the
+identity where the source knows it, and of the sample where it does not, so that a person never changes sides when
+pictures are added.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pydantic import Field
+
+from ops.crawl.sources import load_sources
+from ops.curate.crop import crop_quad
+from ops.curate.sheets import contact_sheet
+from ops.runtime.errors import LineamentError
+from ops.runtime.params import Params
+from ops.runtime.publish import publish
+from ops.runtime.shardwork import Piece, digest, run_pieces
+from ops.runtime.stage import Stage, stage
+from ops.store import pictures, tables
+from ops.store.parsing import coloured
+from ops.store.reader import ShardDataset
+from ops.store.tar import Shard, ShardWriter, TarWriter, shard_paths
+
+HELD_OUT = "held_out"
+SHOWN = 24
+_LABELS = ("camera", "yaw", "pitch", "roll", "view", "method")
+
+
+class HeadShardsParams(Params):
+    resolution: int = Field(512, ge=16, description="side of the crops in pixels")  # SphereHead Sec. 5.1
+    per_shard: int = Field(256, ge=1, description="samples a shard")  # unpublished: our choice
+    quality: int = Field(95, ge=1, le=100, description="of the JPEG crops")  # unpublished: our choice
+    held_out: float = Field(0.02, ge=0, lt=1, description="share of people kept out of training")  # our choice
+    min_samples: int = Field(1, ge=1, description="fewer for training are an error")  # unpublished: our choice
+
+
+def is_held_out(identity: str | None, key: str, share: float) -> bool:
+    """Whether a sample is kept out of training: by its person if known, else by itself. Depends on nothing else."""
+    name = f"person {identity}" if identity is not None else f"sample {key}"
+    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    return number < share * 2**64
+
+
+@stage("shards_heads", HeadShardsParams)
+def main(s: Stage[HeadShardsParams], raw: Path, labels: Path, balance: Path, out: Path) -> None:
+    """Join crops, cameras, masks and parsings of heads from all sides into training shards."""
+    p = s.params
+    rows = {row["id"]: row for row in tables.kept(tables.read(balance)).to_pylist()}
+    pieces = [piece for source in load_sources(s.params_file) for piece in _pieces_of(source, raw, labels, rows)]
+    parts = run_pieces(s, pieces, partial(_crop_shard, p), code=["ops.curate.crop"], suffix=".tar")
+    views: Counter[str] = Counter()
+    with publish(out, folder=True) as folder:
+        with ShardWriter(folder, p.per_shard) as train, ShardWriter(folder / HELD_OUT, p.per_shard) as held_out:
+            for part in parts:
+                for key, fields in Shard(part).samples():
+                    label = json.loads(fields["json"])
+                    if is_held_out(label["identity"], key, p.held_out):
+                        held_out.add(key, fields)
+                    else:
+                        train.add(key, fields)
+                        views[label["view"]] += 1
+        count = views.total()
+        if count < p.min_samples:
+            raise LineamentError(
+                f"only {count} heads are left for training, where shards_heads.min_samples asks for {p.min_samples}. "
+                "`lineament status` shows at which step the others fell."
+            )
+        kept_out = len(rows) - count
+        summary = {
+            "samples": count,
+            "resolution": p.resolution,
+            "hash": ShardDataset(folder).hash,
+            "views": dict(sorted(views.items())),
+            "held_out": {"samples": kept_out, "hash": ShardDataset(folder / HELD_OUT).hash if kept_out else None},
+        }
+        (folder / "dataset.json").write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")
+    s.metrics({"in": len(rows), "kept": count, "held_out": kept_out, "views": dict(sorted(views.items()))})
+    s.preview(_sheet(out))
+
+
+def _pieces_of(source: str, raw: Path, labels: Path, balance: dict[str, dict[str, Any]]) -> list[Piece]:
+    """One piece a raw shard: the rows to crop, with everything known of them."""
+    heads = {row["id"]: row for row in tables.read(labels / source / "heads.parquet").to_pylist()}
+    pieces = []
+    for path in shard_paths(raw / source):
+        shard = Shard(path)
+        rows = []
+        for key in shard.keys:
+            if key not in balance or balance[key]["source"] != source:
+                continue
+            if key not in heads:
+                raise LineamentError(f"{labels / source}: has no head for {key}. Run the stages before this one again.")
+            label = {name: heads[key][name] for name in _LABELS}
+            rows.append({"id": key, "quad": heads[key]["quad"], "duplicates": balance[key]["duplicates"], **label})
+        if rows:
+            parsings = labels / source / "parsing" / path.name
+            identity = digest(source, shard.sha256, Shard(parsings).sha256, rows)
+            pieces.append(Piece(f"{source}-{path.stem}", identity, (source, path, parsings, rows)))
+    return pieces
+
+
+def _crop_shard(params: HeadShardsParams, payload: tuple[str, Path, Path, list[dict[str, Any]]], out: Path) -> None:
+    source, path, parsings_path, rows = payload
+    shard, parsings = Shard(path), Shard(parsings_path)
+    size = params.resolution
+    with TarWriter(out) as writer:
+        for row in rows:
+            key = row["id"]
+            field = next(f for f in shard.fields(key) if f != "json")
+            image = pictures.decode(shard.read(key, field))
+            crop = crop_quad(image, np.asarray(row["quad"], np.float64).reshape(4, 2), size)
+            mask = pictures.resize(pictures.decode_grey(parsings.read(key, "mask.png")), size)
+            classes = pictures.decode_grey(parsings.read(key, "png"))
+            classes = cv2.resize(classes, (size, size), interpolation=cv2.INTER_NEAREST)
+            provenance = json.loads(shard.read(key, "json"))
+            label = {
+                **{name: row[name] for name in (*_LABELS, "duplicates")},
+                "source": source,
+                "licence": provenance["licence"],
+                "identity": provenance.get("identity"),
+            }
+            writer.add(
+                key,
+                {
+                    "jpg": pictures.encode_jpeg(crop, params.quality),
+                    "mask.png": pictures.encode_png(mask),
+                    "parsing.png": pictures.encode_png(classes),
+                    "json": json.dumps(label, sort_keys=True).encode(),
+                },
+            )
+
+
+def _sheet(folder: Path) -> np.ndarray:
+    """Some of the crops, evenly chosen from all shards and ordered by azimuth, each with its parsing."""
+    data = ShardDataset(folder)
+    chosen = [data.read(int(n)) for n in np.linspace(0, len(data) - 1, min(SHOWN, len(data))).astype(int)]
+    images, captions = [], []
+    for fields in sorted(chosen, key=lambda fields: json.loads(fields["json"])["yaw"]):
+        label = json.loads(fields["json"])
+        images += [pictures.decode(fields["jpg"]), coloured(pictures.decode_grey(fields["parsing.png"]))]
+        captions += [f"{label['yaw']:+.0f} {label['view']}", f"x {label['duplicates']}"]
+    return contact_sheet(images, captions)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,122 @@
+"""Stage ``train_parser``: the network that names each pixel of a head's crop, taught by the studio's truth."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.parser import Parser, ParserConfig
+from ops.curate.crop import crop_quad, square_quad
+from ops.curate.lessons import HELD_OUT, TRAIN
+from ops.curate.sheets import contact_sheet
+from ops.perception.parser import parse
+from ops.runtime.params import Params
+from ops.runtime.stage import Stage, stage
+from ops.store.parsing import CLASSES, coloured, mirrored_classes
+from ops.train.lessons import Lesson, before, cut_classes, head_quad, read_lessons, scenery, spoil, to_tensor
+from ops.train.supervised import LearningParams, learn, publish_network
+
+
+class TrainParserParams(Params):
+    learning: LearningParams = LearningParams(batch=16)
+    model: ParserConfig = ParserConfig()
+    other_background: float = Field(default=0.5, ge=0, le=1, description="share of crops before other pixels")
+    cover: float = Field(default=0.0, ge=0, le=1, description="share of crops of which a part is covered")
+    rare: float = Field(default=0.5, ge=0, le=1, description="weight of a class by its share, to minus this power")
+
+
+@stage("train_parser", TrainParserParams)
+def main(s: Stage[TrainParserParams], lessons: Path, out: Path) -> None:
+    """Teach a small network what each pixel of a head's crop shows."""
+    p = s.params
+    taught, data = read_lessons(lessons / TRAIN)
+    taught = [lesson for lesson in taught if lesson.head]
+    torch.manual_seed(p.learning.seed)
+    network = Parser(p.model)
+    config = {"system": "parser", "params": p.model_dump(mode="json")}
+    weights = class_weights(taught, p.rare)
+    curves = learn(s, network, partial(loss, taught, weights, p), p.learning, config=config, data=data)
+    publish_network(s, network, curves, out, config=config, data=data)
+    held_out = [lesson for lesson in read_lessons(lessons / HELD_OUT)[0] if lesson.head]
+    crops, true = zip(
+        *(_crop(lesson, head_quad(lesson.truth, len(lesson.picture)), p.model.side) for lesson in held_out)
+    )
+    found = [parse(crop, network) for crop in crops]
+    s.metrics({"held_out": measure(true, found), "last": curves.last()})
+    s.preview(_sheet(crops, true, found))
+
+
+def class_weights(lessons: list[Lesson], power: float) -> Tensor:
+    """(19,) weights that rise as classes get rarer, mean 1 over the pixels; classes never seen weigh as the rarest."""
+    counts = np.sum([np.bincount(lesson.classes.ravel(), minlength=len(CLASSES)) for lesson in lessons], axis=0)
+    shares = np.maximum(counts / counts.sum(), 1e-4)
+    weights = shares**-power
+    return torch.from_numpy(weights / (weights * counts).sum() * counts.sum()).float()
+
+
+def loss(
+    lessons: list[Lesson], weights: Tensor, params: TrainParserParams, network: nn.Module, rng: np.random.Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weighted cross entropy of one batch."""
+    crops, classes = zip(*(draw(lessons, params, rng) for _ in range(params.learning.batch)))
+    wanted = torch.from_numpy(np.stack(classes)).long()
+    seen = network(spoil(to_tensor(list(crops)), rng, cover=params.cover))
+    total = F.cross_entropy(seen, wanted, weight=weights)
+    return total, {"cross_entropy": total, "right": (seen.detach().argmax(1) == wanted).float().mean()}
+
+
+def draw(lessons: list[Lesson], params: TrainParserParams, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A crop (side, side, 3) and its classes (side, side), about as the stage ``heads`` would cut it."""
+    lesson = lessons[rng.integers(len(lessons))]
+    size, side = len(lesson.picture), params.model.side
+    truth = lesson.truth
+    centre = np.array([truth["x"], truth["y"]]) * size + truth["side"] * size * rng.normal(0, 0.05, 2)
+    lean = np.deg2rad(truth["roll"] + rng.normal(0, 6))
+    crop, classes = _crop(lesson, square_quad(centre, truth["side"] * size * np.exp(rng.normal(0, 0.12)), lean), side)
+    if rng.random() < params.other_background:
+        mask = np.where(classes > 0, 255, 0).astype(np.uint8)
+        crop = before(crop, mask, scenery(lessons[rng.integers(len(lessons))].picture, side, rng))
+    if rng.random() < 0.5:
+        return crop[:, ::-1], mirrored_classes()[classes[:, ::-1]]
+    return crop, classes
+
+
+def _crop(lesson: Lesson, quad: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    return crop_quad(lesson.picture, quad, side), cut_classes(lesson.classes, quad, side)
+
+
+def measure(true: Any, found: Any) -> dict[str, Any]:
+    """Share of right pixels, and intersection over union of each class that occurs."""
+    confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
+    for t, f in zip(true, found):
+        np.add.at(confusion, (t.ravel(), f.ravel()), 1)
+    hits = np.diag(confusion)
+    union = confusion.sum(0) + confusion.sum(1) - hits
+    occurs = confusion.sum(1) > 0
+    ious = {name: round(float(hits[i] / union[i]), 4) for i, name in enumerate(CLASSES) if occurs[i]}
+    person = confusion[1:, 1:].sum() / (confusion.sum() - confusion[0, 0])
+    return {
+        "pictures": len(true),
+        "right": round(float(hits.sum() / confusion.sum()), 4),
+        "person_iou": round(float(person), 4),
+        "mean_iou": round(float(np.mean(list(ious.values()))), 4),
+        "iou": ious,
+    }
+
+
+def _sheet(crops: Any, true: Any, found: Any, shown: int = 16) -> np.ndarray:
+    images: list[np.ndarray] = []
+    for number in np.linspace(0, len(crops) - 1, min(shown, len(crops))).astype(int):
+        images += [crops[number], coloured(true[number]), coloured(found[number])]
+    return contact_sheet(images, ["picture", "truth", "network"] * (len(images) // 3), columns=9)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

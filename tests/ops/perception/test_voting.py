@@ -1,0 +1,61 @@
+"""Votes, ties, disagreement and cleaning; parsing of mirrored crops."""
+
+import numpy as np
+import pytest
+import torch
+
+from models.parser import Parser, ParserConfig
+from ops.perception.parser import class_scores, parse
+from ops.perception.voting import cleaned, majority, shares
+from ops.store.parsing import CLASSES, mirrored_classes
+
+RNG = np.random.default_rng(0)
+
+
+def test_the_majority_wins_and_of_equals_the_earliest_parser():
+    votes = [np.array([[v]], np.uint8) for v in (3, 5, 5)]
+    assert majority(votes) == (5, pytest.approx(1 / 3))
+    assert majority(votes[:2]) == (3, pytest.approx(0.5))
+    assert majority([votes[1], votes[0]]) == (5, pytest.approx(0.5))
+    four = [np.array([[v]], np.uint8) for v in (1, 2, 2, 1)]
+    assert majority(four)[0] == 1
+
+
+def test_the_vote_is_that_of_counting():
+    votes = [RNG.integers(0, 4, (9, 9)).astype(np.uint8) for _ in range(5)]
+    result, lost = majority(votes)
+    for y, x in np.ndindex(9, 9):
+        named = [int(v[y, x]) for v in votes]
+        best = max(named.count(n) for n in named)
+        assert result[y, x] == next(n for n in named if named.count(n) == best)
+    assert lost == pytest.approx(np.mean([[(v != result).mean()] for v in votes]))
+    assert majority([votes[0]])[1] == 0
+
+
+def test_specks_take_the_class_around_them_and_large_patches_stay():
+    classes = np.zeros((40, 40), np.uint8)
+    classes[10:30, 10:30] = 1
+    wanted = classes.copy()
+    classes[15, 15] = classes[2, 2] = 7
+    np.testing.assert_array_equal(cleaned(classes, 0.002), wanted)
+    assert (cleaned(classes, 0.0) == classes).all()
+    np.testing.assert_array_equal(cleaned(wanted, 0.002), wanted)
+
+
+def test_sides_swap_in_the_mirror():
+    swap = mirrored_classes()
+    assert (swap[swap] == np.arange(len(CLASSES))).all()
+    assert CLASSES[swap[CLASSES.index("left_eye")]] == "right_eye"
+    assert sum(swap != np.arange(len(CLASSES))) == 6
+    assert shares(np.full((4, 4), 3, np.uint8))[3] == 1
+
+
+def test_the_parsing_of_the_mirrored_crop_is_the_mirrored_parsing():
+    torch.manual_seed(0)
+    network = Parser(ParserConfig(side=32, channels=(4, 4, 8, 8))).eval()
+    crop = RNG.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    other = np.ascontiguousarray(crop[:, ::-1])
+    plain, mirrored = class_scores(crop, network), class_scores(other, network)
+    np.testing.assert_allclose(mirrored, plain[::-1][:, mirrored_classes()][..., ::-1], atol=1e-6)
+    np.testing.assert_array_equal(parse(other, network), mirrored_classes()[parse(crop, network)[:, ::-1]])
+    assert len(np.unique(parse(crop, network))) > 1
