@@ -25,3 +25,26 @@ TITLES = {"giraffe": "GIRAFFE", "infonce": "InfoNCE", "aamnce": "AamNCE"}
 def angle_name(azimuth: float) -> str:
     """``L60`` for the camera 60 degrees on the subject's left (azimuth +60), ``R15`` for -15, ``0`` for the front."""
     return f"{'L' if azimuth > 0 else 'R'}{abs(azimuth):g}" if azimuth else "0"
+
+
+SPHEREHEAD_SOURCE = "SphereHead paper, Tables 1 and 2: FID of 50,000 at 512 px, 37 people asked about 100 heads"
+SPHEREHEAD_ABLATION: dict[str, dict[str, float]] = {  # fid, share of fake faces, share of high quality
+    "eg3d": {"fid": 10.3, "ff": 0.761, "hq": 0.037},
+    "panohead": {"fid": 8.6, "ff": 0.237, "hq": 0.261},
+    "panohead_vico": {"fid": 8.3, "ff": 0.048, "hq": 0.632},
+    "single_sphere": {"fid": 8.1, "ff": 0.037, "hq": 0.787},
+    "single_sphere_vico": {"fid": 7.9, "ff": 0.003, "hq": 0.856},
+    "dual_sphere": {"fid": 7.9, "ff": 0.009, "hq": 0.842},
+    "dual_sphere_vico": {"fid": 7.9, "ff": 0.0, "hq": 0.904},
+    "spherehead": {"fid": 7.8, "ff": 0.0, "hq": 0.926},
+}
+HEAD_TITLES = {
+    "eg3d": "EG3D",
+    "panohead": "PanoHead",
+    "panohead_vico": "PanoHead + ViCo",
+    "single_sphere": "single sphere",
+    "single_sphere_vico": "single sphere + ViCo",
+    "dual_sphere": "dual sphere",
+    "dual_sphere_vico": "dual sphere + ViCo",
+    "spherehead": "SphereHead",
+}
