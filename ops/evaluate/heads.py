@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from ops.evaluate import artefacts, published
-from ops.evaluate.distances import Estimate, Moments, frechet, kid
+from ops.evaluate.distances import Estimate, frechet_between, kid
 from ops.evaluate.features import SIDE, load_features
 from ops.evaluate.heads_measure import Work, measure
 from ops.evaluate.heads_output import write_results
@@ -134,9 +134,8 @@ def numbers_of(
     facts = artefacts.Facts(*(found[f"view_{name}"] for name in artefacts.Facts.__dataclass_fields__))
     shaped = found["view_features"].reshape(p.objects, p.views, -1)
     front, back = found["front_back"]
-    whole = Moments.of([real.features])
     curve = [
-        {"step": int(name.removeprefix("snapshot_")), **_plain(frechet(Moments.of([found[name]]), whole))}
+        {"step": int(name.removeprefix("snapshot_")), **_plain(frechet_between(found[name], real.features))}
         for name in sorted(found)
         if name.startswith("snapshot_")
     ]
@@ -238,7 +237,7 @@ def _distances(a: np.ndarray, b: np.ndarray, p: EvaluateHeadsParams) -> tuple[di
         why = {"value": None, "samples": [len(a), len(b)], "note": f"fewer than {FEWEST} pictures on a side"}
         return why, why
     return (
-        _plain(frechet(Moments.of([a]), Moments.of([b]))),
+        _plain(frechet_between(a, b)),
         _plain(kid(a, b, p.kd_subsets, p.kd_size, p.seed)),
     )
 

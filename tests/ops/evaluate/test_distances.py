@@ -10,7 +10,7 @@ from scipy import linalg
 from sklearn.metrics.pairwise import polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 
-from ops.evaluate.distances import Moments, frechet, frechet_infinity, kid, mmd
+from ops.evaluate.distances import Moments, frechet, frechet_between, frechet_infinity, kid, mmd
 from ops.evaluate.neighbours import manifolds
 from ops.runtime.errors import LineamentError
 
@@ -198,3 +198,12 @@ def test_missing_moments_are_named(tmp_path):
         Moments(3).merge(Moments(4))
     with pytest.raises(LineamentError, match="at least 8"):
         frechet_infinity(features(0, n=5), Moments(12))
+
+
+@pytest.mark.parametrize(("n", "m"), [(7, 5), (7, 60), (60, 9), (60, 70)])
+def test_the_quick_distance_of_few_samples_is_the_same(n, m):
+    rng = np.random.default_rng(n * m)
+    a, b = rng.normal(size=(n, 30)), rng.normal(1, 2, size=(m, 30)) @ rng.normal(size=(30, 30))
+    quick, plain = frechet_between(a, b), frechet(Moments.of([a]), Moments.of([b]))
+    assert quick.value == pytest.approx(plain.value, rel=1e-9)
+    assert (quick.samples, quick.note) == (plain.samples, plain.note)

@@ -20,7 +20,9 @@ from ops.store.reader import ShardDataset
 from ops.store.tar import ShardWriter
 from tests.ops.apply.tinyheads import write_heads
 
-PARAMS = "evaluate_heads: {samples: 10, objects: 2, views: 8, side: 32, kd_subsets: 3, kd_size: 4, sprites: 1, device: cpu}\n"
+PARAMS = """
+evaluate_heads: {samples: 10, objects: 2, views: 8, side: 32, kd_subsets: 3, kd_size: 4, sprites: 1, device: cpu}
+"""
 
 
 def picture(number: int) -> tuple[np.ndarray, np.ndarray]:
