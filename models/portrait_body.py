@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models import camera
 from models.parametric.base import JOINTS
-from models.portrait_cameras import FACE_VIEW, ViewConfig, follow, view_label
+from models.portrait_cameras import FACE_VIEW, PORTRAIT_VIEW, ViewConfig, follow, view_label
 from models.portrait_pose import Body
 
 HEAD = 1 + JOINTS.index("head")  # behind the root
@@ -49,6 +49,13 @@ def to_head_frame(transforms: Tensor) -> Tensor:
     return scaled
 
 
+def camera_to_head_frame(label: Tensor) -> Tensor:
+    """Cameras (..., 25) of the world as cameras of the head frame: the same pictures, shorter ways."""
+    scaled = label.clone()
+    scaled[..., 3:12:4] *= UNITS
+    return scaled
+
+
 @torch.no_grad()
 def posed_body(people: People, identity: Tensor, shape: Tensor, pose: Tensor, step: int = 1) -> Body:
     """The body that the pose deformation reads.
@@ -76,6 +83,14 @@ def expressive_face(people: People, identity: Tensor, expression: Tensor, moving
         moving: (M,) the vertices to take, such as those that any expression moves.
     """
     return people.vertices(identity)[:, moving] * UNITS, people.expression_offsets(expression)[:, moving] * UNITS
+
+
+def portrait_label(label: Tensor, view: ViewConfig = PORTRAIT_VIEW) -> Tensor:
+    """Portrait cameras (N, 25): from the side on which cameras (N, 25) about the body stand, upright, at the view's
+    distance from its pivot. Both in the head frame."""
+    pivot = label.new_tensor(view.pivot)
+    x, y, z = (label[:, [3, 7, 11]] - pivot).unbind(-1)
+    return view_label(view, torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z)))
 
 
 def face_camera(portrait: Tensor, head_transform: Tensor, view: ViewConfig = FACE_VIEW) -> Tensor:

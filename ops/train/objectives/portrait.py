@@ -30,8 +30,16 @@ from models.losses.deformation import (
     pose_smoothness,
 )
 from models.portrait import Latents, PortraitConfig, PortraitGenerator, Rays, Rendering, Styles, bands
-from models.portrait_body import People, expressive_face, face_camera, face_landmarks, posed_body
-from models.portrait_cameras import crop_face, view_label
+from models.portrait_body import (
+    People,
+    camera_to_head_frame,
+    expressive_face,
+    face_camera,
+    face_landmarks,
+    portrait_label,
+    posed_body,
+)
+from models.portrait_cameras import crop_face, follow
 from models.portrait_discriminators import DiscriminatorConfig, PortraitDiscriminators
 from models.portrait_pose import Body
 from ops.runtime.errors import LineamentError
@@ -72,10 +80,11 @@ class PortraitTraining(Params):
 
 
 class Drawn(NamedTuple):
-    """Characters to render: codes, bodies, and (N, 25) cameras."""
+    """Characters to render: codes, bodies, and (N, 25) cameras as drawn, of the portraits, and of the faces."""
 
     latents: Latents
     body: Body
+    about_head: Tensor
     portrait: Tensor
     face: Tensor
 
@@ -84,7 +93,10 @@ class Prior(Protocol):
     """Where codes come from."""
 
     def sample(self, n: int, generator: torch.Generator) -> Mapping[str, Tensor]:
-        """n draws: identity (n, 80), shape (n, 10), expression (n, 52), pose (n, 6, 3), camera (n, 25)."""
+        """n draws: identity (n, 80), shape (n, 10), expression (n, 52), pose (n, 6, 3), camera (n, 25).
+
+        Cameras stand about the neutral head, world units, as faces are fitted; only the side they look from counts.
+        """
         ...
 
 
@@ -188,14 +200,15 @@ class PortraitObjective:
         found = self.prior.sample(n, random)
         noise = torch.randn(n, self.model.noise, generator=random, device=random.device)
         latents = Latents(found["identity"], found["shape"], found["expression"], found["pose"], noise)
-        return self.place(latents, portrait_camera(found["camera"], self.model))
+        return self.place(latents, camera_to_head_frame(found["camera"]))
 
     @torch.no_grad()
-    def place(self, latents: Latents, portrait: Tensor) -> Drawn:
-        """Bodies and face cameras of characters seen by portrait cameras (N, 25)."""
-        people, step = self.people, self.training.vertex_step
-        body = posed_body(people, latents.identity, latents.shape, latents.pose, step)
-        return Drawn(latents, body, portrait, face_camera(portrait, body.head_transform, self.model.face_view))
+    def place(self, latents: Latents, about_head: Tensor) -> Drawn:
+        """Bodies and cameras of characters; cameras (N, 25) stand about the neutral head, head frame."""
+        body = posed_body(self.people, latents.identity, latents.shape, latents.pose, self.training.vertex_step)
+        portrait = portrait_label(follow(about_head, body.head_transform), self.model.portrait_view)
+        face = face_camera(portrait, body.head_transform, self.model.face_view)
+        return Drawn(latents, body, about_head, portrait, face)
 
     def render(
         self, network: PortraitGenerator, drawn: Drawn, random: torch.Generator | None
@@ -343,16 +356,9 @@ class PortraitObjective:
             same = Latents(*(part[n : n + 1].expand(columns, *[-1] * (part.ndim - 1)) for part in vars(first).values()))
             moved = Latents(same.identity, same.shape, asked.latents.expression, asked.latents.pose, same.noise)
             for c in range(columns):
-                drawn = self.place(moved[c : c + 1], asked.portrait[c : c + 1])
+                drawn = self.place(moved[c : c + 1], asked.about_head[c : c + 1])
                 shown.append(self.render(network, drawn, None)[0])
         return torch.cat(shown)
-
-
-def portrait_camera(label: Tensor, model: PortraitConfig) -> Tensor:
-    """(N, 25) cameras of the data to portrait cameras: from the same side, at the portrait view's distance, upright."""
-    position = label[:, [3, 7, 11]]
-    x, y, z = position.unbind(-1)
-    return view_label(model.portrait_view, torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z)))
 
 
 def shade(network: PortraitGenerator, rays: Rays, styles: Styles, far: float, rows: int) -> Rendering:

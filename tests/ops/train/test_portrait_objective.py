@@ -8,13 +8,13 @@ import torch
 from models import camera
 from models.portrait import PortraitConfig, PortraitGenerator, backward_in_bands
 from models.portrait_atlas import AtlasConfig
-from models.portrait_body import UNITS, face_camera, face_landmarks, posed_body
+from models.portrait_body import UNITS, face_camera, face_landmarks, portrait_label, posed_body
 from models.portrait_discriminators import DiscriminatorConfig
 from models.portrait_fields import ExpressionConfig, ManifoldConfig, RadianceConfig
 from models.portrait_pose import PoseConfig
 from ops.runtime.errors import LineamentError
 from ops.train.objective import Moment
-from ops.train.objectives.portrait import PortraitObjective, PortraitTraining, portrait_camera, shade
+from ops.train.objectives.portrait import PortraitObjective, PortraitTraining, shade
 from tests.models.toy_people import toy_people
 
 MODEL = PortraitConfig(
@@ -169,9 +169,8 @@ def test_the_face_camera_follows_the_head():
     turned = torch.zeros(1, 6, 3)
     turned[0, 1] = torch.tensor([0.1, 0.5, 0.05])
     expression = torch.zeros(1, 52)
-    front = portrait_camera(
-        camera.pack_label(camera.pose_on_sphere(torch.tensor([0.2]), torch.tensor([0.1])), camera.intrinsics(3.47)),
-        MODEL,
+    front = portrait_label(
+        camera.pack_label(camera.pose_on_sphere(torch.tensor([0.2]), torch.tensor([0.1])), camera.intrinsics(3.47))
     )
     for pose in (torch.zeros(1, 6, 3), turned):
         body = posed_body(people, *codes, pose)
@@ -193,7 +192,7 @@ def test_the_head_frame_shows_in_the_face_camera_what_ffhqs_square_shows():
     world = camera.pack_label(camera.pose_on_sphere(torch.zeros(1), torch.zeros(1)), camera.intrinsics(4.26467 / 1.229))
     seen, _ = camera.project(world, point)
     body = torch.eye(4)[None]
-    portrait = portrait_camera(world, MODEL)
+    portrait = portrait_label(world)
     found, _ = camera.project(face_camera(portrait, body), point * UNITS)
     torch.testing.assert_close(found, seen, atol=2e-3, rtol=0)
 

@@ -1,0 +1,218 @@
+"""Stage ``shards_portraits``: head and shoulders without background, with all that a portrait generator is asked for.
+
+As SHHQ-HS was made (AniPortraitGAN, Section 4): from the fitted body a square about head and shoulders is cut so that
+every portrait stands as its camera says; the person is put before white; the face crop of the same picture goes along.
+What is not in the picture cannot be cut: where too much of the square lies outside, the sample is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from pydantic import Field
+
+from models import camera as geometry
+from models.portrait_body import HEAD, UNITS, camera_to_head_frame, face_camera, portrait_label, to_head_frame
+from models.portrait_cameras import FACE_VIEW, PORTRAIT_VIEW
+from ops.crawl.sources import load_sources
+from ops.curate.crop import crop_quad, from_crop, outside_share, quad_side
+from ops.curate.sheets import contact_sheet
+from ops.perception.selfie import person_mask
+from ops.runtime.errors import LineamentError
+from ops.runtime.params import Params
+from ops.runtime.publish import publish
+from ops.runtime.shardwork import Piece, digest, run_pieces
+from ops.runtime.stage import Stage, stage
+from ops.store import pictures, tables
+from ops.store.reader import ShardDataset
+from ops.store.tar import Shard, ShardWriter, TarWriter, shard_paths
+
+SHOWN = 24
+LOOK = 256  # side at which the person is told from the background; the network's own resolution
+
+
+class PortraitShardsParams(Params):
+    resolution: int = Field(512, ge=16, description="side of the portraits in pixels")  # Section 4
+    face_resolution: int = Field(256, ge=16, description="side of the face crops in pixels")  # Section 3.6
+    enlarge: Literal["lanczos", "linear"] = "lanczos"  # the paper: GFPGAN and ESRGAN, which cannot be shipped
+    max_outside: float = Field(0.06, ge=0, le=1, description="share of the square outside the picture")  # our choice
+    background: int = Field(255, ge=0, le=255, description="grey level behind the person")  # public code: white
+    per_shard: int = Field(256, ge=1)  # unpublished: our choice
+    quality: int = Field(95, ge=1, le=100)  # unpublished: our choice
+    min_samples: int = Field(1, ge=1, description="fewer are an error")  # unpublished: our choice
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """``quad`` (4, 2) pixels of the picture; ``camera`` and ``camera_face`` (25,), head frame."""
+
+    quad: np.ndarray
+    camera: np.ndarray
+    camera_face: np.ndarray
+
+
+def place(crop_camera: np.ndarray, crop: np.ndarray, head: np.ndarray) -> Portrait:
+    """Cut and cameras of one fitted person.
+
+    The portrait camera looks from where the fitted camera stands, at the portrait view's distance and upright with the
+    body; in the picture that is a square about the projected pivot, turned with the body's up direction, as wide as the
+    view is at the pivot's depth.
+
+    Args:
+        crop_camera: (25,) fitted camera of the face crop, about the neutral head, world units.
+        crop: (4, 2) the face crop's corners in the picture.
+        head: (4, 4) motion of the head by the fitted pose, world units.
+    """
+    label = torch.from_numpy(crop_camera).double()[None]
+    motion = torch.from_numpy(head).double()[None]
+    pose, intrinsic = geometry.unpack_label(label)
+    about_body = geometry.pack_label(motion @ pose, intrinsic)
+    portrait = portrait_label(camera_to_head_frame(about_body))
+    pivot = torch.tensor(PORTRAIT_VIEW.pivot, dtype=torch.float64) / UNITS
+    above = pivot + torch.tensor([0.0, 0.05, 0.0], dtype=torch.float64)
+    seen, depth = geometry.project(about_body, torch.stack([pivot, above])[None])
+    middle, top = from_crop(seen[0].numpy(), crop)
+    focal = float(intrinsic[0, 0, 0]) * quad_side(crop)
+    width = 2 * PORTRAIT_VIEW.radius * np.tan(np.radians(PORTRAIT_VIEW.fov) / 2) / UNITS
+    side = focal * width / float(depth[0, 0])
+    up = (top - middle) / max(float(np.hypot(*(top - middle))), 1e-9)
+    right = np.array([-up[1], up[0]])
+    corners = [middle + side / 2 * (x * right + y * up) for x, y in ((-1, 1), (-1, -1), (1, -1), (1, 1))]
+    face = face_camera(portrait, to_head_frame(motion), FACE_VIEW)
+    return Portrait(np.stack(corners), portrait[0].numpy(), face[0].numpy())
+
+
+@stage("shards_portraits", PortraitShardsParams)
+def main(s: Stage[PortraitShardsParams], raw: Path, labels: Path, weights: Path, out: Path) -> None:
+    """Cut head-and-shoulder portraits of all sources, before white, with codes, pose and cameras."""
+    p, lost = s.params, Counter[str]()
+    pieces = [
+        piece
+        for source in load_sources(s.params_file)
+        for piece in _pieces_of(source, raw / source, labels / source, lost)
+    ]
+    code = ["ops.curate.crop", "ops.perception.selfie", "models.portrait_body"]
+    parts = run_pieces(s, pieces, partial(_cut_shard, p, weights), code=code, suffix=".tar")
+    taken: set[str] = set()
+    asked = sum(len(piece.payload[-1]) for piece in pieces)
+    with publish(out, folder=True) as folder:
+        with ShardWriter(folder, p.per_shard) as writer:
+            for part in parts:
+                for key, fields in Shard(part).samples():
+                    if key in taken:
+                        lost["in_another_source"] += 1
+                        continue
+                    taken.add(key)
+                    writer.add(key, fields)
+        lost["cut_off"] += asked - len(taken) - lost["in_another_source"]
+        if len(taken) < p.min_samples:
+            raise LineamentError(
+                f"only {len(taken)} portraits are left, where shards_portraits.min_samples asks for {p.min_samples}: "
+                f"{lost['cut_off']} of {asked} pictures do not show head and shoulders whole. Add wider pictures."
+            )
+        summary = {"samples": len(taken), "resolution": p.resolution, "hash": ShardDataset(folder).hash}
+        (folder / "dataset.json").write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")
+    s.metrics({"in": asked, "kept": len(taken), "rejected": asked - len(taken), "reasons": dict(sorted(lost.items()))})
+    s.preview(_sheet(out))
+
+
+def _pieces_of(source: str, raw: Path, labels: Path, lost: Counter[str]) -> list[Piece]:
+    """One piece a raw shard: the people whose face and body were both fitted."""
+    faces = {row["id"]: row for row in tables.kept(tables.read(labels / "fit_face.parquet")).to_pylist()}
+    bodies = {row["id"]: row for row in tables.kept(tables.read(labels / "fit_body.parquet")).to_pylist()}
+    quads = {row["id"]: row["quad"] for row in tables.read(labels / "align.parquet").to_pylist()}
+    pieces = []
+    for path in shard_paths(raw):
+        shard = Shard(path)
+        rows = []
+        for key in shard.keys:
+            if key in faces and key in bodies:
+                face, body = faces[key], bodies[key]
+                known = {name: face[name] for name in ("camera", "identity", "expression")}
+                rows.append({"id": key, "quad": quads[key], "shape": body["shape"], "pose": body["pose"], **known})
+            elif key in faces:
+                lost["no_body"] += 1
+        if rows:
+            pieces.append(Piece(f"{source}-{path.stem}", digest(source, shard.sha256, rows), (source, path, rows)))
+    return pieces
+
+
+def _cut_shard(
+    params: PortraitShardsParams, weights: Path, payload: tuple[str, Path, list[dict[str, Any]]], out: Path
+) -> None:
+    from models.parametric.person import load_person
+
+    source, path, rows = payload
+    shard, people = Shard(path), load_person()
+    size = params.resolution
+    with TarWriter(out) as writer:
+        for row in rows:
+            key = row["id"]
+            image = pictures.decode(shard.read(key, next(f for f in shard.fields(key) if f != "json")))
+            codes = {n: torch.tensor(row[n], dtype=torch.float32)[None] for n in ("identity", "shape", "pose")}
+            pose = codes["pose"].view(1, 6, 3)
+            transforms = people.joint_transforms(codes["shape"], pose, codes["identity"])
+            quad = np.asarray(row["quad"], np.float64).reshape(4, 2)
+            found = place(np.asarray(row["camera"], np.float64), quad, transforms[0, HEAD].double().numpy())
+            if outside_share(found.quad, image.shape[1], image.shape[0]) > params.max_outside:
+                continue
+            mask = person_mask(crop_quad(image, found.quad, LOOK), weights, size)
+            portrait = before_grey(cut(image, found.quad, size, params.enlarge), mask, params.background)
+            face_mask = person_mask(crop_quad(image, quad, LOOK), weights, params.face_resolution)
+            face = cut(image, quad, params.face_resolution, params.enlarge)
+            label = {
+                "camera": found.camera.tolist(),
+                "camera_face": found.camera_face.tolist(),
+                **{name: row[name] for name in ("identity", "expression", "shape")},
+                "pose": pose[0].tolist(),
+                "source": source,
+                "licence": json.loads(shard.read(key, "json"))["licence"],
+                "duplicates": 1,
+            }
+            writer.add(
+                key,
+                {
+                    "jpg": pictures.encode_jpeg(portrait, params.quality),
+                    "face.jpg": pictures.encode_jpeg(before_grey(face, face_mask, params.background), params.quality),
+                    "mask.png": pictures.encode_png(mask),
+                    "json": json.dumps(label, sort_keys=True).encode(),
+                },
+            )
+
+
+def cut(image: np.ndarray, quad: np.ndarray, size: int, enlarge: str) -> np.ndarray:
+    """The square of a picture at a size; where pixels are too few, they are cut out as they are, then enlarged."""
+    own = max(1, round(quad_side(quad)))
+    if own >= size:
+        return crop_quad(image, quad, size)
+    how = cv2.INTER_LANCZOS4 if enlarge == "lanczos" else cv2.INTER_LINEAR
+    return cv2.resize(crop_quad(image, quad, own), (size, size), interpolation=how)
+
+
+def before_grey(image: np.ndarray, mask: np.ndarray, grey: int) -> np.ndarray:
+    """(H, W, 3) pixels where the mask (H, W) says person, one grey elsewhere."""
+    share = mask[..., None].astype(np.float32) / 255
+    return np.rint(image * share + grey * (1 - share)).astype(np.uint8)
+
+
+def _sheet(folder: Path) -> np.ndarray:
+    """Some portraits, each with its face crop."""
+    data = ShardDataset(folder)
+    images, captions = [], []
+    for number in np.linspace(0, len(data) - 1, min(SHOWN, len(data))).astype(int):
+        fields = data.read(int(number))
+        images += [pictures.decode(fields["jpg"]), pictures.decode(fields["face.jpg"])]
+        captions += ["", ""]
+    return contact_sheet(images, captions)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
