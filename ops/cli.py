@@ -115,6 +115,13 @@ def _takedown(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _review(arguments: argparse.Namespace) -> int:
+    from ops.review.server import serve
+
+    serve(Path(), arguments.source, arguments.port)
+    return 0
+
+
 def _dataset(arguments: argparse.Namespace) -> int:
     from ops.shards.eg3d import export, import_
 
@@ -186,6 +193,11 @@ def parser() -> argparse.ArgumentParser:
     down.add_argument("what", nargs="+", metavar="ID|SHA256|FILE|URL", help="a file is matched by likeness too")
     down.add_argument("--reason", default="", help="kept in the list")
     takedown.set_defaults(run=_takedown)
+
+    review = commands.add_parser("review", help="look at doubtful labels in the browser; accept, reject, fix poses")
+    review.add_argument("--source", help="one source's pictures only")
+    review.add_argument("--port", type=int, default=0, help="of 127.0.0.1; a free one if not given")
+    review.set_defaults(run=_review)
 
     dataset = commands.add_parser("dataset", help="training shards to and from the formats of other projects")
     actions = dataset.add_subparsers(dest="action", required=True, metavar="ACTION")

@@ -1,0 +1,1 @@
+"""`lineament review`: a small local page to look at doubtful labels and decide by keyboard."""
