@@ -174,11 +174,17 @@ _PARENTS = (-1, 0, 1, 0, 0, 3, 4)  # of torso, neck, head, collars, shoulders
 
 
 def axis_angle_matrix(rotation: Tensor) -> Tensor:
-    """(..., 3) axis-angle to (..., 3, 3) rotation matrices; smooth through zero."""
+    """(..., 3) axis-angle to (..., 3, 3) rotation matrices by Rodrigues' formula; smooth through zero."""
+    square = rotation.square().sum(-1)
+    small = square < 1e-3  # there three terms of the series are exact, and no root is taken of zero
+    angle = torch.where(small, torch.ones_like(square), square).sqrt()
+    sine = torch.where(small, 1 - square / 6 + square.square() / 120, angle.sin() / angle)
+    rest = torch.where(small, 0.5 - square / 24 + square.square() / 720, (1 - angle.cos()) / angle.square())
     x, y, z = rotation.unbind(-1)
     zero = torch.zeros_like(x)
     skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
-    return torch.linalg.matrix_exp(skew)
+    eye = torch.eye(3, dtype=rotation.dtype, device=rotation.device)
+    return eye + sine[..., None, None] * skew + rest[..., None, None] * (skew @ skew)
 
 
 def chain_transforms(joints: Tensor, pose: Tensor, parents: Sequence[int] = _PARENTS) -> Tensor:

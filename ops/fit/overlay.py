@@ -1,4 +1,4 @@
-"""A fitted head drawn over its picture."""
+"""Fitted meshes drawn over their pictures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 
 from models.parametric.person import Person
 from models.render import raster
+from models.render.texture import vertex_normals
 
 LIGHT = (0.3, 0.5, 0.8)  # from above, on the subject's left; world frame of the head
 COLOUR = (0.45, 0.75, 1.0)
@@ -26,24 +27,19 @@ def overlay(
     Returns:
         (S, S, 3) uint8.
     """
-    size = image.shape[0]
 
     def row(values: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(np.asarray(values), dtype=torch.float32)[None]
 
-    vertices = model.vertices(row(identity), row(expression))
     triangles = model.triangles[(model.head_share[model.triangles] > 0.6).all(-1)]
-    seen = raster.rasterise(raster.to_screen(vertices, row(camera), size, size), triangles, size, size)
-    normals = vertex_normals(vertices[0], triangles)
-    shade = raster.interpolate(normals[None], triangles, seen)[0] @ torch.tensor(LIGHT)
+    return draw_mesh(image, model.vertices(row(identity), row(expression)), triangles, row(camera))
+
+
+def draw_mesh(image: np.ndarray, vertices: torch.Tensor, triangles: torch.Tensor, camera: torch.Tensor) -> np.ndarray:
+    """The picture (S, S, 3) uint8 with a shaded mesh (1, V, 3) over it, seen by a label (1, 25)."""
+    size = image.shape[0]
+    seen = raster.rasterise(raster.to_screen(vertices, camera, size, size), triangles, size, size)
+    shade = raster.interpolate(vertex_normals(vertices, triangles), triangles, seen)[0] @ torch.tensor(LIGHT)
     drawn = (0.25 + 0.75 * shade.clamp(0, 1))[..., None].numpy() * np.array(COLOUR) * 255
     share = 0.62 * seen.mask[0].float()[..., None].numpy()
     return np.clip(image * (1 - share) + drawn * share, 0, 255).astype(np.uint8)
-
-
-def vertex_normals(vertices: torch.Tensor, triangles: torch.Tensor) -> torch.Tensor:
-    """(V, 3) unit normals by area, of (V, 3) vertices; zero where no triangle meets."""
-    a, b, c = (vertices[triangles[:, i]] for i in range(3))
-    facing = torch.linalg.cross(b - a, c - a)
-    total = torch.zeros_like(vertices).index_add(0, triangles.reshape(-1), facing.repeat_interleave(3, 0))
-    return torch.nn.functional.normalize(total, dim=-1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,18 @@ from ops.fit import energy
 from ops.fit.energy import State, Terms
 from ops.fit.linear import LinearFace
 
+
+class Movable(Protocol):
+    """B problems' unknowns, as the solver moves them."""
+
+    def moved(self, step: Tensor) -> Any:
+        """After a step (B, K)."""
+
+    def where(self, mask: Tensor, other: Any) -> Any:
+        """These where ``mask`` (B,) holds, the others elsewhere."""
+
+
+M = TypeVar("M", bound=Movable)
 S = TypeVar("S")
 
 
@@ -40,20 +52,20 @@ class Solution:
 
 
 def levenberg_marquardt(
-    start: State,
-    cost: Callable[[State], Tensor],
-    linearise: Callable[[State], S],
+    start: M,
+    cost: Callable[[M], Tensor],
+    linearise: Callable[[M], S],
     step: Callable[[S, Tensor], Tensor],
     max_steps: int,
     tolerance: float = 1e-4,
-) -> tuple[State, Tensor, Tensor]:
+) -> tuple[M, Tensor, Tensor]:
     """Minimise B energies.
 
     Args:
         start: first guess.
         cost: a state to its (B,) energies; not finite counts as a bad step.
         linearise: what ``step`` needs at a state.
-        step: that and the (B,) damping, a factor of the diagonal, to the step for ``State.moved``.
+        step: that and the (B,) damping, a factor of the diagonal, to the step for ``moved``.
         max_steps: at most.
         tolerance: an accepted step that lowers the energy by a smaller share is the last.
 

@@ -19,6 +19,7 @@ from ops.curate.parse import ParseParams
 from ops.curate.screen import ScreenParams
 from ops.curate.segment import SegmentParams
 from ops.evaluate.giraffe import EvaluateGiraffeParams
+from ops.fit.body import FitBodyParams
 from ops.fit.clips import TrackClipsParams
 from ops.fit.face import FitFaceParams
 from ops.report.__main__ import ReportParams
@@ -49,6 +50,7 @@ STAGES = {
     "heads": HeadsParams,
     "parse": ParseParams,
     "balance": BalanceParams,
+    "fit_body": FitBodyParams,
     "shards_faces": FaceShardsParams,
     "shards_heads": HeadShardsParams,
     "train_giraffe": TrainGiraffeParams,

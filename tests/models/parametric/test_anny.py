@@ -128,3 +128,13 @@ def test_coefficients_interpolate_between_variations(model):
     shares = codes.clone()
     shares[:, 8:] *= torch.tensor([[1.0], [2.0], [0.3]])
     torch.testing.assert_close(model.coefficients(shares), model.coefficients(codes))
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-6, 0.03, 0.0317, 0.5, 3.1])
+def test_rotation_matrices_agree_with_the_exponential(angle):
+    axis = torch.nn.functional.normalize(torch.tensor([0.3, -0.7, 0.5], dtype=torch.float64), dim=0)
+    turn = (angle * axis).requires_grad_()
+    skew = torch.zeros(3, 3, dtype=torch.float64)
+    skew[2, 1], skew[0, 2], skew[1, 0] = turn.detach()
+    torch.testing.assert_close(anny.axis_angle_matrix(turn.detach()), torch.linalg.matrix_exp(skew - skew.T))
+    assert torch.autograd.gradcheck(anny.axis_angle_matrix, (turn,))
