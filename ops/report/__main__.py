@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ops.evaluate import plots
 from ops.evaluate.published import TITLES
-from ops.report import data, models, record
+from ops.report import data, labels, models, record
 from ops.report.page import Embedding, Html, Missing, Section, absences, attempt, join, render, tag, warning
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
@@ -44,18 +44,24 @@ def main(s: Stage[ReportParams], root: Path, out: Path) -> None:
         s.log(f"the page has {size:.1f} MB; report.width and report.quality make it smaller")
     with publish(out, folder=True) as folder:
         (folder / "index.html").write_text(page, encoding="utf-8")
+        try:
+            about_labels = labels.build(root, f"{s.params.title}: labels", _embedding(s.params), _foot(root))
+            (folder / labels.PAGE).write_text(about_labels, encoding="utf-8")
+        except Missing as error:
+            s.log(f"no {labels.PAGE}: {error}")
     s.preview(preview(root))
     s.log(f"{out / 'index.html'}: {size:.1f} MB")
 
 
 def build(root: Path, params: ReportParams) -> str:
     """The page as text. A section whose content cannot be made says why; the others stand."""
-    how = Embedding(params.width, params.quality)
+    how = _embedding(params)
     sections = [
         _section("lineage", "Lineage", partial(record.lineage_section, root)),
         _section("counts", "How many pictures came how far", partial(data.counts_section, root)),
         _section("sheets", "What each stage saw", partial(data.sheets_section, root, how)),
         _section("cameras", "Cameras", partial(data.camera_section, root)),
+        _section("labels", "Labels against the truth", partial(labels.section, root)),
         _section("training", "Training", partial(models.training_section, root, how)),
         _section("views", "One object from nine angles", partial(models.strips_section, root, how)),
         _section("verification", "Is it the same person from the side?", partial(models.verification_section, root)),
@@ -68,8 +74,15 @@ def build(root: Path, params: ReportParams) -> str:
     first = _section("summary", "Summary", partial(summary, root, results))
     last = _section("limits", "Failures and limits", partial(record.limits_section, root, absent, results))
     lead = "From raw pictures to trained, evaluated 3D-aware generators, with every step on record."
-    foot = f"Made by Lineament at {record.revision(root)}. This page fetches nothing and runs no script."
-    return render(params.title, lead, [first, *sections, last], foot)
+    return render(params.title, lead, [first, *sections, last], _foot(root))
+
+
+def _embedding(params: ReportParams) -> Embedding:
+    return Embedding(params.width, params.quality)
+
+
+def _foot(root: Path) -> str:
+    return f"Made by Lineament at {record.revision(root)}. This page fetches nothing and runs no script."
 
 
 def _section(anchor: str, title: str, make: Callable[[], Html]) -> Section:
