@@ -42,6 +42,7 @@ STAGES = (
     "fit_body",
     "heads",
     "parse",
+    "balance",
     "clips",
 )
 BIN = 15  # degrees of the distance from the front

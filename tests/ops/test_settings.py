@@ -19,6 +19,7 @@ from ops.curate.parse import ParseParams
 from ops.curate.screen import ScreenParams
 from ops.curate.segment import SegmentParams
 from ops.evaluate.giraffe import EvaluateGiraffeParams
+from ops.evaluate.labels import EvaluateLabelsParams
 from ops.fit.body import FitBodyParams
 from ops.fit.clips import TrackClipsParams
 from ops.fit.face import FitFaceParams
@@ -55,6 +56,7 @@ STAGES = {
     "shards_heads": HeadShardsParams,
     "train_giraffe": TrainGiraffeParams,
     "evaluate_giraffe": EvaluateGiraffeParams,
+    "evaluate_labels": EvaluateLabelsParams,
     "report": ReportParams,
 }
 
