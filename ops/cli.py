@@ -154,6 +154,19 @@ def _check(_: argparse.Namespace) -> int:
     return main([])
 
 
+def _plan(arguments: argparse.Namespace) -> int:
+    from ops import plan, settings
+
+    path = Path("params.yaml")
+    if arguments.profile:
+        if arguments.profile not in settings.profiles():
+            known = ", ".join(settings.profiles())
+            raise LineamentError(f"there is no profile '{arguments.profile}'; there are {known}.")
+        path = settings.PROFILES / f"{arguments.profile}.yaml"
+    print(plan.table(path, arguments.devices, arguments.speed))
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line, with a line of help for each sub-command."""
     top = argparse.ArgumentParser(
@@ -216,6 +229,12 @@ def parser() -> argparse.ArgumentParser:
     profile.add_argument("use", nargs="?", choices=["use"], help=argparse.SUPPRESS)
     profile.add_argument("name", nargs="?", help="smoke (laptop), gpu (one GPU) or paper")
     profile.set_defaults(run=_profile)
+
+    plan = commands.add_parser("plan", help="networks, memory and time of training as a profile declares it")
+    plan.add_argument("--profile", help="smoke, gpu or paper (default: the values in use)")
+    plan.add_argument("--devices", type=int, default=8, help="that share a batch (default: %(default)s)")
+    plan.add_argument("--speed", type=float, default=12.5, help="sustained TFLOP/s of one (default: %(default)s)")
+    plan.set_defaults(run=_plan)
 
     add_apply_commands(commands)
     add_operating_commands(commands)

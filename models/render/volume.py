@@ -11,6 +11,7 @@ All depths are Euclidean distances along unit rays, in world units, and carry no
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, NamedTuple
 
 import torch
@@ -196,7 +197,7 @@ def render(
     """
 
     def part(origin: Tensor, direction: Tensor) -> Rendered:
-        with torch.autocast(origin.device.type, enabled=False):  # sums over a ray need full precision
+        with full_precision(origin.device):  # sums over a ray need it
             return _render(field, origin, direction, config, box, jitter, density_noise, fast)
 
     if chunk is None and fast and not torch.is_grad_enabled():
@@ -207,6 +208,12 @@ def render(
     for o, d in zip(origin.split(chunk, dim=1), direction.split(chunk, dim=1)):
         pieces.append(checkpoint(part, o, d, use_reentrant=False) if torch.is_grad_enabled() else part(o, d))
     return Rendered(*(torch.cat(parts, dim=1) for parts in zip(*pieces)))
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """No mixed precision within, on devices that have it; the meta device, where networks are planned, has not."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def _render(

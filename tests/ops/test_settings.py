@@ -30,6 +30,7 @@ from ops.shards.faces import FaceShardsParams
 from ops.shards.heads import HeadShardsParams
 from ops.train.giraffe import TrainGiraffeParams
 from ops.train.headpose import TrainHeadposeParams
+from ops.train.heads import TrainHeadsParams
 from ops.train.parser import TrainParserParams
 from ops.weights import WeightsParams
 
@@ -55,6 +56,7 @@ STAGES = {
     "shards_faces": FaceShardsParams,
     "shards_heads": HeadShardsParams,
     "train_giraffe": TrainGiraffeParams,
+    "train_heads": TrainHeadsParams,
     "evaluate_giraffe": EvaluateGiraffeParams,
     "evaluate_labels": EvaluateLabelsParams,
     "report": ReportParams,
