@@ -101,6 +101,7 @@ class HeadsTraining(Params):
     single_late: float = Field(default=0.10, ge=0, le=0.5)  # SphereHead Sec. 5.1: in phase III
     vico: float = Field(default=1.0, ge=0)  # unpublished: our choice
     vico_degrees: float = Field(default=15.0, ge=0)  # unpublished: our choice; nearer views are no mismatch
+    reuse: bool = False  # judge the heads the generator just learnt from; the papers draw new ones
     augment: AugmentConfig | None = None  # ADA: off for FFHQ in EG3D
 
 
@@ -172,6 +173,8 @@ class HeadsObjective:
         self.augment = Augment(training.augment, _mirrored_channels(model)) if training.augment else None
         if self.augment is not None:
             self.networks["augment"] = self.augment
+        # Within an iteration: what the generator showed, and the signs of the real pictures' logits.
+        self._made: list[Shown] = []
         self._signs: list[Tensor] = []
         t = training
         self.density = t.density if t.density is not None else 0.25 * (variant.base == "eg3d")
@@ -230,7 +233,10 @@ class HeadsObjective:
     def fool(self, batch: Batch, moment: Moment) -> Named:
         """The generator's part of the game, with the camera's shift and the mask held in check."""
         made = self.render(batch, moment, learning=True)
-        logits = self.discriminator.decide(*self.look(_shown(made), batch["camera"], moment))
+        shown = Shown(made.image, made.raw, made.mask, made.parsing)
+        if self.training.reuse:
+            self._made.append(Shown(**{name: x.detach() for name, x in _parts(shown).items()}))
+        logits = self.discriminator.decide(*self.look(shown, batch["camera"], moment))
         loss = generator_loss(logits)
         named = {"generator": loss}
         if made.offset is not None:
@@ -251,9 +257,7 @@ class HeadsObjective:
 
     def judge(self, batch: Batch, moment: Moment) -> Named:
         """The discriminator's part without the penalty; ViCo reads the same features under other labels."""
-        with torch.no_grad():
-            made = _shown(self.render(batch, moment))
-        fake = self.discriminator.decide(*self.look(made, batch["camera"], moment))
+        fake = self.discriminator.decide(*self.look(self._fake(batch, moment), batch["camera"], moment))
         seen, label = self.look(self.real(batch, moment), batch["camera"], moment)
         real = self.discriminator.decide(seen, label)
         loss = discriminator_loss(real, fake)
@@ -268,10 +272,16 @@ class HeadsObjective:
             self._signs.append(real.detach().sign())
         return loss, named
 
+    def _fake(self, batch: Batch, moment: Moment) -> Shown:
+        if self._made:
+            return self._made.pop(0)
+        with torch.no_grad():
+            made = self.render(batch, moment)
+        return Shown(made.image, made.raw, made.mask, made.parsing)
+
     def penalise(self, batch: Batch, moment: Moment) -> Named:
         """``gamma / 2`` times R1 over all that the discriminator is shown."""
-        real = self.real(batch, moment)
-        leaves = {name: x.detach().requires_grad_() for name, x in real._asdict().items() if x is not None}
+        leaves = {name: x.detach().requires_grad_() for name, x in _parts(self.real(batch, moment)).items()}
         logits = self.discriminator.decide(*self.look(Shown(**leaves), batch["camera"], moment))
         penalty = r1_penalty(logits, *leaves.values())
         return self.training.r1 / 2 * self.training.r1_every * penalty, {"r1": penalty}
@@ -345,8 +355,9 @@ def model_of(model: HeadConfig, variant: HeadVariant) -> HeadConfig:
     return model.model_copy(update={"variant": variant.base, "parsing": variant.parsing})
 
 
-def _shown(made: HeadOutput) -> Shown:
-    return Shown(made.image, made.raw, made.mask, made.parsing)
+def _parts(shown: Shown) -> dict[str, Tensor]:
+    """What there is of it."""
+    return {name: part for name, part in shown._asdict().items() if part is not None}
 
 
 def _number(moment: Moment, name: str, otherwise: float = 0.0) -> float:

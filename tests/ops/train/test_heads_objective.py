@@ -229,6 +229,21 @@ def test_the_mean_style_follows_the_generators_update_alone():
 # --- what the discriminator is shown ----------------------------------------------------------------------------------
 
 
+def test_reused_heads_are_those_the_generator_learnt_from(monkeypatch):
+    objective, stacks = build(reuse=True), []
+    look = objective.discriminator.look
+    monkeypatch.setattr(objective.discriminator, "look", lambda stack: stacks.append(stack) or look(stack))
+    for _ in range(2):  # micro-batches
+        objective.fool(real(), moment())
+    monkeypatch.setattr(objective, "render", None)
+    for _ in range(2):
+        objective.judge(real(), moment())
+    shown, judged = stacks[:2], stacks[2::2]
+    assert all(torch.equal(a, b) for a, b in zip(shown, judged))
+    assert not any(stack.requires_grad for stack in judged)
+    assert not objective._made
+
+
 @pytest.mark.parametrize(
     ("variant", "channels"), [("eg3d", 6), ("panohead", 7), ("dual_sphere", 7), ("spherehead", 26)]
 )
