@@ -6,13 +6,15 @@ goes to the step's log. What DVC did (ran, skipped, restored from its cache) is 
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import uuid
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psutil
 from dagster_pipes import PIPES_PROTOCOL_VERSION, PipesFileMessageWriterChannel
 
-from assets.launchers import launcher_of
+from assets.kubernetes import run_in_pod
+from assets.launchers import Kubernetes, Launcher, launcher_of
+from assets.locks import drop_dead_locks
 from assets.metadata import describe
 from assets.state import RECORD, Journal
 from ops.dag import Unit
@@ -38,6 +41,8 @@ warnings.filterwarnings("ignore", "Function `PipesMessageReader.expected_writer_
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
 
 LAST_LINES = 30
+# What DVC prints of a command that a signal ended, and what those who start others say of it.
+KILLED = re.compile(r"exited with (?:-(?:9|15)|137|143)\b|Signal 9 \(SIGKILL\)|worker process died|NODE_FAIL|NodeDied")
 PATIENCE_VARIABLE = "LINEAMENT_PATIENCE"
 PATIENCE = 24 * 3600.0  # seconds to wait for another DVC run of the same stage; a training may be long
 GRACE = 60.0  # seconds between asking a command to end and killing it
@@ -58,15 +63,27 @@ def run_unit(context: Context, root: Path, unit: Unit, force: bool = False) -> O
         force: run its command even if nothing changed, and take nothing from the run cache.
 
     Raises:
-        dagster.Failure: the command failed, with its last lines; or DVC stayed busy for too long.
+        dagster.Failure: the command failed, with its last lines; it ran longer than its launcher allows; or DVC stayed
+            busy for too long.
     """
     launcher = launcher_of(root, unit.stage)
-    words = [*DVC, "repro", "--single-item", *(["--force"] if force else []), unit.name]
-    reader = dg.PipesTempFileMessageReader()
-    with dg.open_pipes_session(context, dg.PipesTempFileContextInjector(), reader) as session:
+    words = ["repro", "--single-item", *(["--force"] if force else []), unit.name]
+    started = time.monotonic()
+    if isinstance(launcher, Kubernetes):
+        what = run_in_pod(context, root, unit, launcher, words, force)
+        return Outcome(what, time.monotonic() - started)
+    with _pipes(context, root, launcher) as session:
         variables = {**environment(), **launcher.environment(), **session.get_bootstrap_env_vars()}
-        started = time.monotonic()
-        code, lines = _until_free(context, root, unit, launcher.command(words), variables)
+        attempt = 1
+        while True:
+            code, lines = _until_free(context, root, unit, [*DVC, *words], variables, launcher.hours)
+            killed = KILLED.search("\n".join(lines)) if code else None
+            if not killed or attempt >= launcher.attempts:
+                break
+            pause = min(2.0**attempt, LONGEST_PAUSE)
+            context.log.warning(f"{unit.name} was killed ({killed[0]}); attempt {attempt + 1} in {pause:g} s")
+            time.sleep(pause)
+            attempt += 1
         what = what_dvc_did(unit.name, lines)
         if what != "ran":
             _greet(session.message_reader_params)
@@ -77,6 +94,25 @@ def run_unit(context: Context, root: Path, unit: Unit, force: bool = False) -> O
             metadata={"last lines": dg.MetadataValue.md(f"```\n{last}\n```"), "exit code": code},
         )
     return Outcome(what, time.monotonic() - started)
+
+
+@contextmanager
+def _pipes(context: Context, root: Path, launcher: Launcher) -> Iterator[dg.PipesSession]:
+    """A conversation with the stage's command: through files of this machine, or through the project's folder where
+    the command may run on another one."""
+    if not launcher.elsewhere:
+        reader = dg.PipesTempFileMessageReader()
+        with dg.open_pipes_session(context, dg.PipesTempFileContextInjector(), reader) as session:
+            yield session
+        return
+    folder = root / "data/.work/pipes" / uuid.uuid4().hex
+    folder.mkdir(parents=True)
+    try:
+        injector = dg.PipesFileContextInjector(str(folder / "context"))
+        with dg.open_pipes_session(context, injector, dg.PipesFileMessageReader(str(folder / "messages"))) as session:
+            yield session
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def result_of(context: Context, root: Path, unit: Unit, outcome: Outcome) -> tuple[dict[str, Any], dict[str, str]]:
@@ -107,13 +143,18 @@ def what_dvc_did(name: str, lines: Sequence[str]) -> str:
 
 
 def _until_free(
-    context: Context, root: Path, unit: Unit, words: Sequence[str], variables: Mapping[str, str]
+    context: Context,
+    root: Path,
+    unit: Unit,
+    words: Sequence[str],
+    variables: Mapping[str, str],
+    hours: float | None,
 ) -> tuple[int, list[str]]:
     """Run DVC; while another DVC command is in the way, wait and try again, each time longer."""
     deadline = time.monotonic() + float(os.environ.get(PATIENCE_VARIABLE, PATIENCE))
     pause = 0.5
     while True:
-        code, lines = _stream(root, words, variables)
+        code, lines = _stream(root, words, variables, hours)
         if code == 0 or not BUSY.search("\n".join(lines)) or time.monotonic() + pause > deadline:
             return code, lines
         dropped = drop_dead_locks(root)
@@ -125,9 +166,11 @@ def _until_free(
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def _stream(root: Path, words: Sequence[str], variables: Mapping[str, str]) -> tuple[int, list[str]]:
+def _stream(
+    root: Path, words: Sequence[str], variables: Mapping[str, str], hours: float | None = None
+) -> tuple[int, list[str]]:
     """Run a command, its output passed on line by line; returns the exit code and the last few hundred lines. Whatever
-    interrupts the wait (a cancelled run) ends the command and all it started."""
+    interrupts the wait (a cancelled run), or the end of its time, ends the command and all it started."""
     process = subprocess.Popen(
         words,
         cwd=root,
@@ -141,15 +184,33 @@ def _stream(root: Path, words: Sequence[str], variables: Mapping[str, str]) -> t
     )
     lines: deque[str] = deque(maxlen=400)
     assert process.stdout is not None
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        _end(process)
+
+    clock = threading.Timer(3600 * hours, expire) if hours else None
+    if clock:
+        clock.start()
     try:
         for line in process.stdout:
             sys.stdout.write(line)
             lines.append(line.rstrip("\n"))
         sys.stdout.flush()
-        return process.wait(), list(lines)
+        code = process.wait()
     except BaseException:
         _end(process)
         raise
+    finally:
+        if clock:
+            clock.cancel()
+    if expired.is_set():
+        raise dg.Failure(
+            f"ended after {hours:g} hours, the launcher's limit. What it had finished is kept: run it again to go on.",
+            allow_retries=False,
+        )
+    return code, list(lines)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -163,64 +224,6 @@ def _end(process: subprocess.Popen[str]) -> None:
             return
         except subprocess.TimeoutExpired:
             continue
-
-
-def drop_dead_locks(root: Path) -> set[int]:
-    """Take out of .dvc/tmp/rwlock the entries of processes that are gone.
-
-    DVC does so itself where no process has the number; but numbers are given out again, after a restart of a
-    container within seconds, and then an innocent process seems to hold the lock for ever. So a holder counts only if
-    it is a DVC command. A lock file cut short by a kill is put aside.
-
-    Returns:
-        the process numbers taken out.
-    """
-    file = root / ".dvc/tmp/rwlock"
-    dead: set[int] = set()
-    with _guard(root) as ours:
-        if not ours or not file.is_file():
-            return dead
-        try:
-            locks = json.loads(file.read_text())
-        except json.JSONDecodeError:
-            file.replace(file.with_name("rwlock.damaged"))
-            return dead
-        readers = [entry for entries in locks.get("read", {}).values() for entry in entries]
-        held: list[Any] = [*locks.get("write", {}).values(), *readers]
-        dead = {entry["pid"] for entry in held if not _is_dvc(entry["pid"])}
-        if dead:
-            write = {path: entry for path, entry in locks.get("write", {}).items() if entry["pid"] not in dead}
-            read = {
-                path: [e for e in entries if e["pid"] not in dead] for path, entries in locks.get("read", {}).items()
-            }
-            kept = {"write": write, "read": {path: entries for path, entries in read.items() if entries}}
-            temporary = file.with_name("rwlock.new")
-            temporary.write_text(json.dumps(kept))
-            temporary.replace(file)
-    return dead
-
-
-@contextmanager
-def _guard(root: Path) -> Iterator[bool]:
-    """DVC's own lock about its lock file; False if another process has it just now."""
-    path = root / ".dvc/tmp/rwlock.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
-def _is_dvc(pid: int) -> bool:
-    try:
-        return any("dvc" in word for word in psutil.Process(pid).cmdline()[:4])
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return False
-    except psutil.AccessDenied:
-        return True
 
 
 def _greet(reader_params: Mapping[str, Any]) -> None:

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from assets.execution import _stream, drop_dead_locks
+from assets.execution import _stream
 from assets.launchers import Local, Torchrun, launcher_of
+from assets.locks import away, drop_dead_locks
 from assets.metadata import describe, numbers
 from ops.dag import Unit
 from ops.runtime.errors import LineamentError
@@ -144,6 +145,8 @@ def test_only_the_dead_lose_their_locks(project: Project) -> None:
     lock = project.root / ".dvc/tmp/rwlock"
     lock.write_text(json.dumps({"write": {"/a": gone, "/b": info}, "read": {"/c": [gone, info], "/d": [gone]}}))
     try:
+        with away(project.root):
+            assert drop_dead_locks(project.root) == set(), "a pod's processes cannot be seen from here"
         assert drop_dead_locks(project.root) == {dead.pid}
     finally:
         alive.kill()
@@ -186,7 +189,6 @@ def test_launchers_are_chosen_a_stage_at_a_time(tmp_path: Path) -> None:
     chosen = launcher_of(tmp_path, "train_tiny")
     assert chosen == Torchrun(kind="torchrun", processes=3)
     assert "--nproc-per-node=3" in chosen.environment()["LINEAMENT_LAUNCH"]
-    assert chosen.command(["dvc", "repro"]) == ["dvc", "repro"]
     assert launcher_of(tmp_path, "screen") == Local()
     assert launcher_of(tmp_path / "nowhere", "screen") == Local()
     (tmp_path / "params.yaml").write_text("launchers:\n  train_tiny:\n    kind: torchrun\n    procesess: 3\n")
@@ -225,3 +227,29 @@ def test_metadata_shows_numbers_picture_and_columns(tmp_path: Path) -> None:
 def test_numbers_leaves_out_what_is_none() -> None:
     values = {"a": 1, "b": {"c": 0.5, "d": {"e": 2}}, "f": True, "g": None}
     assert dict(numbers(values)) == {"a": 1, "b.c": 0.5, "b.d.e": 2}
+
+
+def test_a_stage_that_was_killed_is_started_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.tell()
+    kill_once = (
+        "# shards\nimport os, pathlib, signal\n"
+        "if not pathlib.Path('killed').exists():\n"
+        "    pathlib.Path('killed').touch()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    project.edit("code/shards.py", "# shards", kill_once)
+    result = project.materialize("shards")
+    assert project.ran() == ["made/shards/all.txt"]
+    assert "shards was killed" in logged(project, result)
+
+
+def test_a_run_that_takes_too_long_is_interrupted_not_killed(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, lambda *_: (pathlib.Path('saved').touch(), sys.exit(130)))\n"
+        "print('started', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with pytest.raises(dg.Failure, match="ended after 0.0003 hours"):
+        _stream(tmp_path, [sys.executable, "-c", script], os.environ, hours=0.0003)
+    assert (tmp_path / "saved").exists()
