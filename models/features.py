@@ -209,8 +209,13 @@ def perceptual_distance(network: MobileNetV2, a: Tensor, b: Tensor) -> Tensor:
     channels, and their squared differences averaged over places and summed over scales. It is not LPIPS, whose network
     and learned weights are others, and does not bear its name.
     """
-    total = a.new_zeros(len(a))
-    for x, y in zip(network.maps(a), network.maps(b)):
+    return distance_of_maps(network.maps(a), network.maps(b))
+
+
+def distance_of_maps(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    """:func:`perceptual_distance` of maps at hand, for a picture that is compared many times."""
+    total = a[0].new_zeros(len(a[0]))
+    for x, y in zip(a, b):
         apart = F.normalize(x, dim=1, eps=1e-6) - F.normalize(y, dim=1, eps=1e-6)
         total = total + apart.square().sum(dim=1).mean(dim=(1, 2))
     return total

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_SEED = "identity (default: the head that an inversion found, else 0)"
 _PANELS = ("picture", "depth", "normals", "parsing")
 
 
@@ -27,7 +28,7 @@ def add_to(commands: Parsers) -> None:
 
     video = _command(commands, "video", "an mp4 of one head: a turntable, or a path through key frames")
     video.add_argument("out", type=Path, help="name of the video, .mp4")
-    video.add_argument("--seed", type=int, default=0, help="identity (default: %(default)s)")
+    video.add_argument("--seed", type=int, help=_SEED)
     video.add_argument("--frames", type=int, default=120, help="of a turntable (default: %(default)s)")
     video.add_argument(
         "--keys", nargs="+", metavar="FRAME:AZIMUTH[,ELEVATION[,RADIUS]]",
@@ -62,19 +63,33 @@ def add_to(commands: Parsers) -> None:
 
     mesh = _command(commands, "mesh", "a head's surface (.ply, .obj, .glb) and its density (.npz)")
     mesh.add_argument("out", type=Path, nargs="+", help="names of the files; their endings say what to write")
-    mesh.add_argument("--seed", type=int, default=0, help="identity (default: %(default)s)")
+    mesh.add_argument("--seed", type=int, help=_SEED)
     mesh.add_argument("--resolution", type=int, default=256, help="samples a side (default: %(default)s)")
     # EG3D's script takes 10 for its scale of densities
     mesh.add_argument("--level", type=float, default=10.0, help="density of the surface (default: %(default)s)")
     mesh.add_argument("--largest", action="store_true", help="keep the largest piece only")
     _truncation(mesh)
 
+    invert = _command(commands, "invert-heads", "the head of a photo: styles, a tuned generator, a video", ["photo"])
+    invert.add_argument("out", type=Path, help="folder for the result, which is a checkpoint of its own")
+    invert.add_argument("--weights", type=Path, default=Path("data/weights/embedded"), help="default: %(default)s")
+    invert.add_argument("--space", choices=["w", "w+"], default="w", help="W+ fits closer, W turns better (default: w)")
+    # PanoHead's numbers
+    invert.add_argument("--steps", type=int, default=500, help="of finding the styles (default: %(default)s)")
+    invert.add_argument("--tuning-steps", type=int, default=350, help="of tuning the generator (default: %(default)s)")
+    invert.add_argument("--mask", type=float, default=0.0, help="weight of the person's mask (default: %(default)s)")
+    invert.add_argument("--frames", type=int, default=120, help="of the video, 0 for none (default: %(default)s)")
 
-def _command(commands: Parsers, name: str, text: str, module: str = "") -> argparse.ArgumentParser:
+
+def _command(commands: Parsers, name: str, text: str, before: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """A parser whose function is ``ops.apply.<name>.<name>``; ``before`` are files named before the checkpoint."""
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    for word in before:
+        command.add_argument(word, type=Path)
     command.add_argument("checkpoint", type=Path, help="folder of a published head generator")
     command.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    command.set_defaults(run=_lazily(f"ops.apply.{module or name}", name.replace("-", "_")))
+    function = name.replace("-", "_")
+    command.set_defaults(run=_lazily(f"ops.apply.{function}", function))
     return command
 
 

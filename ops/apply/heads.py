@@ -78,6 +78,12 @@ class Heads:
         front = orbit(0.0).to(self.device).expand(len(z), -1)
         return self.net.mapping(z, front, truncation, cutoff)
 
+    def identity(self, seed: int | None, truncation: float = TRUNCATION, cutoff: int | None = None) -> Tensor:
+        """(1, w_count, w_size): the head of a seed; without a seed the head that an inversion found, else seed 0."""
+        if seed is None and "inversion" in self.record:
+            return read_weights(self.folder, "styles")["ws"].to(self.device)
+        return self.styles(self.latent(seed or 0), truncation, cutoff)
+
     def cache(self, ws: Tensor, occupancy: bool = True) -> HeadCache:
         """One identity, prepared to be seen from many cameras."""
         return HeadCache(self.net, ws, occupancy=OccupancyConfig() if occupancy else None)

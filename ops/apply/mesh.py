@@ -102,7 +102,7 @@ def mesh(arguments: argparse.Namespace) -> int:
     if wrong:
         raise LineamentError(f"{', '.join(wrong)}: write {', '.join(FORMATS)} for a mesh, .npz for the density.")
     heads = Heads(arguments.checkpoint, arguments.device)
-    cache = heads.cache(heads.styles(heads.latent(arguments.seed), arguments.truncation, arguments.cutoff), False)
+    cache = heads.cache(heads.identity(arguments.seed, arguments.truncation, arguments.cutoff), False)
     density = density_volume(cache, arguments.resolution, Reporter("mesh"))
     made = None
     for out in outs:

@@ -19,7 +19,7 @@ def video(arguments: argparse.Namespace) -> int:
     """``lineament video``: an mp4 of one identity."""
     heads = Heads(arguments.checkpoint, arguments.device)
     labels = camera_path(arguments)
-    ws = heads.styles(heads.latent(arguments.seed), arguments.truncation, arguments.cutoff)
+    ws = heads.identity(arguments.seed, arguments.truncation, arguments.cutoff)
     cache = heads.cache(ws, occupancy=not arguments.every_sample)
     frames = Reporter("video").progress(labels.split(1), unit="frame")
     film(heads, cache, frames, arguments.out, arguments.show, arguments.side, arguments.rate)
