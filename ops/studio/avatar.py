@@ -10,11 +10,11 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from models.parametric.anny import Anny, chain_transforms, skin
+from models.parametric.anny import PARTS, Anny, chain_transforms, skin
 from models.parametric.person import Person as PersonModel
 from models.parametric.person import load_person
 from models.render import raster
-from ops.studio import canvas, clothes, hair, lighting, paint
+from ops.studio import canvas, clothes, hair, lighting, paint, props
 from ops.studio.people import Person
 
 # Arms hang: anny's rest pose holds them out. Radians about +z for the left shoulder, mirrored for the right.
@@ -27,7 +27,7 @@ _BODY_EXTENT, _BODY_MIDDLE = 3.0, -0.75  # world units across, height of the mid
 
 @dataclass
 class Avatar:
-    """Arrays of one person; V model vertices, U painted copies, C garment vertices, S strands.
+    """Arrays of one person; V model vertices, U painted copies, P of props, C garment vertices, S strands.
 
     Attributes:
         rest: (V, 3) unposed; joints: (6, 3).
@@ -37,7 +37,8 @@ class Avatar:
         strands: None for the bald and beardless; strand_transfer: (S * LIGHT_PLACES, 9).
         sheet: texture (HEIGHT, WIDTH, 3); labels: parsing classes (HEIGHT, WIDTH).
         eyes: the sheet's eye patches without highlights; every view sets its own.
-        triangles: (F, 3) int32 over painted copies, then garment, then ribbon vertices; covered skin is left out.
+        triangles: (F, 3) int32 over painted copies, then props, garment and ribbon vertices; covered skin is left out.
+        body_triangles, prop_triangles, garment_triangles: how many of them there are, in this order; hair follows.
     """
 
     person: Person
@@ -55,9 +56,11 @@ class Avatar:
     sheet: np.ndarray
     eyes: np.ndarray
     labels: np.ndarray
+    props: props.Props
     triangles: np.ndarray
     body_triangles: int
-    textured_triangles: int
+    prop_triangles: int
+    garment_triangles: int
 
 
 @lru_cache(maxsize=1)
@@ -131,17 +134,18 @@ def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
         probe_normals.append(_strand_normals(strands, at))
     transfer = lighting.transfer(np.concatenate(probes), np.concatenate(probe_normals), shadow_scene, shadow_triangles)
     body_transfer = transfer[: len(posed)]
-    open_transfer = lighting.open_transfer(normals)
-    open_sky = np.clip(body_transfer[:, 0] / open_transfer[:, 0], 0, 1)
+    open_sky = np.clip(body_transfer[:, 0] / lighting.open_transfer(normals)[:, 0], 0, 1)
+    _light_mouth(model, posed, body_transfer)
+    worn = props.make_props(model, person, posed, body)
 
     sheet = paint.texture(c, person, seed, scalp)
     x, y, side = canvas.EYE_PATCH
-    n_body, n_garment = len(c.vertex), len(garment.first)
+    n_body, n_props, n_garment = len(c.vertex), len(worn.points), len(garment.first)
     covered = clothes.height_over_neckline(c.mean, person.garment) < _HIDDEN
     shown = c.triangles[~covered[c.vertex][c.triangles].all(1)]
-    faces = [shown, garment.triangles + n_body]
+    faces = [shown, worn.triangles + n_body, garment.triangles + n_body + n_props]
     if strands is not None:
-        faces.append(ribbon_quads(*strands.points.shape[:2]) + n_body + n_garment)
+        faces.append(ribbon_quads(*strands.points.shape[:2]) + n_body + n_props + n_garment)
     return Avatar(
         person=person,
         rest=rest,
@@ -158,10 +162,20 @@ def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
         sheet=sheet,
         eyes=sheet[y : y + side, x : x + 2 * side].copy(),
         labels=canvas.label_sheet(c, scalp),
+        props=worn,
         triangles=np.concatenate(faces).astype(np.int32),
         body_triangles=len(shown),
-        textured_triangles=len(shown) + len(garment.triangles),
+        prop_triangles=len(worn.triangles),
+        garment_triangles=len(garment.triangles),
     )
+
+
+def _light_mouth(model: Anny, posed: np.ndarray, transfer: np.ndarray) -> None:
+    """Give the inside of the mouth, which is closed at rest, the light that falls in when it opens."""
+    inside = np.isin(model.parts.numpy(), [PARTS.index("mouth"), PARTS.index("tongue")])
+    lips = posed[model.landmarks68.numpy()[62], 2]
+    reach = 0.55 * np.exp(np.clip(posed[inside, 2] - lips, None, 0) / 0.06)
+    transfer[inside] = reach[:, None] * lighting.open_transfer(np.array([[0.0, 0.0, 1.0]]))
 
 
 def ribbon_quads(strands: int, points: int) -> np.ndarray:

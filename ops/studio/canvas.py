@@ -25,7 +25,15 @@ _STRETCH = 0.7  # of the front: 1 + this many times the texels per degree there
 _LOWEST, _HIGHEST = np.deg2rad(-80.0), np.deg2rad(90.0)
 EYE_PATCH = (0, HEAD_HEIGHT, 256)  # x, y, side of the left eye's square; the right one's is beside it
 EYE_REACH = 1.1  # half a square, in radii of the eyeball
-FLAT = {"eye_socket": (560, 800), "mouth": (624, 800), "tongue": (688, 800), "white": (752, 800), "teeth": (816, 800)}
+FLAT = {  # middles of squares of one colour
+    "eye_socket": (560, 800),
+    "mouth": (624, 800),
+    "tongue": (688, 800),
+    "lash": (752, 800),
+    "frame": (816, 800),
+    "lens": (880, 800),
+}
+TEETH = (528, 848, 480, 128)  # x, y, width, height: the upper row from gum to edge, below it the lower one
 
 
 @dataclass(frozen=True)
@@ -183,6 +191,8 @@ def _regions(c: Canvas) -> dict[str, np.ndarray]:
     front = step(z, 0.02, 0.12)
     low = 1 - step(y - 0.9 * np.maximum(x - 0.125, 0), nose[1] - 0.055, 0.054)
     above_neck = step(y - 0.5 * np.maximum(0.12 - z, 0), chin[1] - 0.03, 0.036)
+    # The mask that the lips come from has small holes.
+    lips = cv2.morphologyEx(c.lips, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (13, 13)))
     lip_room = np.clip(1 - cv2.GaussianBlur(c.lips, (0, 0), 4) * 1.6, 0, 1)
     moustache = np.exp(-(((x / 0.075) ** 2 + ((y - (mouth[1] + 0.035)) / 0.018) ** 2) ** 2))
     return {
@@ -193,7 +203,7 @@ def _regions(c: Canvas) -> dict[str, np.ndarray]:
         "sockets": bump(np.array([eye[0], eye[1] + 0.012, eye[2] + 0.02]), 0.040, 1.5),
         "beard": np.clip(front * low * above_neck * lip_room + 0.8 * moustache * front * lip_room, 0, 1),
         "ears": cv2.GaussianBlur(c.ears, (0, 0), 3),
-        "lips": cv2.GaussianBlur(c.lips, (0, 0), 1.6),
+        "lips": cv2.GaussianBlur(lips, (0, 0), 1.6),
     }
 
 
@@ -231,7 +241,9 @@ def label_sheet(c: Canvas, scalp: np.ndarray) -> np.ndarray:
     x, y, side = EYE_PATCH
     sheet[y : y + side, x : x + side] = place["left_eye"]
     sheet[y : y + side, x + side : x + 2 * side] = place["right_eye"]
-    for name in ("mouth", "tongue", "teeth"):
+    for name, label in (("mouth", "mouth"), ("tongue", "mouth"), ("frame", "glasses"), ("lens", "glasses")):
         px, py = FLAT[name]
-        sheet[py - 16 : py + 16, px - 16 : px + 16] = place["mouth"]
+        sheet[py - 16 : py + 16, px - 16 : px + 16] = place[label]
+    x, y, width, height = TEETH
+    sheet[y : y + height, x : x + width] = place["mouth"]
     return sheet

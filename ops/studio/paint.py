@@ -12,6 +12,7 @@ from ops.studio.canvas import (
     FLAT,
     HEAD_HEIGHT,
     HEIGHT,
+    TEETH,
     WIDTH,
     Canvas,
     sphere_uv,
@@ -48,13 +49,17 @@ def texture(c: Canvas, person: Person, seed: int, scalp: np.ndarray) -> np.ndarr
     sheet[y : y + side, x + side : x + 2 * side] = eye[:, ::-1]
     flats = {
         "eye_socket": person.skin * [0.75, 0.5, 0.5],
-        "mouth": np.array([0.10, 0.025, 0.025]),
-        "tongue": np.array([0.35, 0.11, 0.11]),
-        "teeth": np.array([0.75, 0.70, 0.60]),
+        "mouth": np.array([0.26, 0.07, 0.065]),
+        "tongue": np.array([0.42, 0.15, 0.14]),
+        "lash": np.minimum(person.brows * 0.4, 0.03),
+        "frame": person.frame,
+        "lens": np.array([0.012, 0.013, 0.014]),
     }
     for name, colour in flats.items():
         px, py = FLAT[name]
         sheet[py - 16 : py + 16, px - 16 : px + 16] = colour
+    x, y, width, height = TEETH
+    sheet[y : y + height, x : x + width] = _teeth(rng, width, height)
     x, y, width, height = CLOTH
     sheet[y : y + height, x : x + width] = _cloth(person, rng)
     return np.maximum(sheet, 0.003, out=sheet)
@@ -120,7 +125,7 @@ def _draw_brows(skin: np.ndarray, c: Canvas, person: Person, rng: np.random.Gene
         line = np.stack([np.interp(place, range(5), arch[:, k]) for k in range(2)], axis=1)
         line[:, 1] = cv2.GaussianBlur(line[:, 1:].astype(np.float32), (1, 9), 2)[:, 0]
         outward = np.sign(line[-1, 0] - line[0, 0])
-        for _ in range(int(330 * person.brow_weight)):
+        for _ in range(int(460 * person.brow_weight)):
             t = rng.random()
             thick = person.brow_weight * (0.9 + 0.35 * np.sin(np.pi * t) - 0.6 * t)
             root = line[int(t * 31)] + rng.normal(0, 1, 2) * [1.5, 4.6 * thick]
@@ -134,7 +139,7 @@ def _draw_brows(skin: np.ndarray, c: Canvas, person: Person, rng: np.random.Gene
                 cv2.LINE_AA,
                 4,
             )
-    share = np.clip(0.8 * cv2.GaussianBlur(layer, (0, 0), 0.9) + 0.75 * cv2.GaussianBlur(layer, (0, 0), 3.0), 0, 0.93)
+    share = np.clip(0.7 * cv2.GaussianBlur(layer, (0, 0), 0.8) + 0.9 * cv2.GaussianBlur(layer, (0, 0), 3.0), 0, 0.93)
     _blend(skin, person.brows, share)
 
 
@@ -148,6 +153,25 @@ def _draw_lashes(skin: np.ndarray, c: Canvas, person: Person) -> None:
         cv2.polylines(layer, [line[:, None]], False, strength, 3, cv2.LINE_AA, 4)
     share = np.clip(cv2.GaussianBlur(layer, (0, 0), 1.2), 0, 1) * 0.8
     _blend(skin, np.minimum(person.brows * 0.6, 0.05), share)
+
+
+def _teeth(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """Both rows, seen along the arch: ivory crowns with dark gaps, pink gums above and below."""
+    ivory = np.array([0.70, 0.64, 0.52]) * rng.uniform(0.75, 1.0) * [1, 1, rng.uniform(0.85, 1.05)]
+    gum, gap = np.array([0.45, 0.16, 0.15]), np.array([0.10, 0.05, 0.04])
+    rows = []
+    for sizes in ((8.5, 6.6, 7.6, 7.0, 6.8, 10.0), (5.4, 5.9, 6.9, 7.0, 7.1, 10.5)):  # millimetres from the middle
+        ends = np.concatenate([[0.0], np.cumsum(sizes)]) / sum(sizes)
+        place = np.abs(np.linspace(-1, 1, width))
+        tooth = np.clip(np.searchsorted(ends, place, side="right") - 1, 0, len(sizes) - 1)
+        along = (place - ends[tooth]) / (ends[tooth + 1] - ends[tooth])
+        near = np.minimum(along, 1 - along) * (ends[tooth + 1] - ends[tooth]) * width / 2  # texels to the next gap
+        down = np.linspace(0, 1, height // 2)[:, None]
+        crown = step(down + 0.13 * np.sin(np.pi * along)[None], 0.30, 0.04)
+        shade = 0.9 + 0.1 * np.sin(np.pi * along)[None] * np.sin(np.pi * np.clip(down, 0, 1))
+        tooth_colour = gap + (ivory * shade[..., None] - gap) * step(near, 1.1, 0.9)[None, :, None]
+        rows.append(gum + (tooth_colour - gum) * crown[..., None])
+    return np.concatenate(rows).astype(np.float32)
 
 
 def eye_patch(person: Person, rng: np.random.Generator) -> np.ndarray:

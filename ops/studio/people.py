@@ -55,6 +55,15 @@ _IRIS = {
     "blue": (0.11, 0.20, 0.34),
     "grey": (0.20, 0.24, 0.27),
 }
+_GLASSES = 0.2  # share of people who wear them; unpublished: our choice
+_FRAME = (
+    (0.012, 0.012, 0.013),
+    (0.012, 0.012, 0.013),
+    (0.10, 0.045, 0.02),
+    (0.20, 0.19, 0.17),
+    (0.30, 0.20, 0.07),
+    (0.16, 0.02, 0.03),
+)
 GARMENTS = ("crew", "v_neck", "scoop", "turtleneck", "shirt")
 
 
@@ -82,6 +91,9 @@ class Person:
     cloth: np.ndarray
     cloth_second: np.ndarray
     pattern: str
+    glasses: str  # the shape of the frame; empty for none
+    frame: np.ndarray
+    dark_lenses: bool
 
 
 def stream(seed: int, *numbers: int) -> np.random.Generator:
@@ -109,6 +121,8 @@ def draw_person(seed: int, number: int, model: Anny) -> Person:
     light_eyed = np.clip(1.1 - 2.6 * melanin, 0.02, 1)
     weights = np.array([0.3, 0.3, 0.14 * light_eyed, 0.14 * light_eyed, 0.4 * light_eyed, 0.2 * light_eyed])
     cloth, second = _cloth_colours(rng)
+    while np.abs(np.log(cloth / skin)).max() < 0.6:  # nobody wears their own skin
+        cloth, second = _cloth_colours(rng)
     return Person(
         number=number,
         code=code,
@@ -130,6 +144,9 @@ def draw_person(seed: int, number: int, model: Anny) -> Person:
         cloth=cloth,
         cloth_second=second,
         pattern=str(rng.choice(["plain", "plain", "stripes", "checks", "knit"])),
+        glasses=str(rng.choice(["round", "rectangle", "oval", "cat", "square"])) if rng.random() < _GLASSES else "",
+        frame=np.array(_FRAME[rng.integers(len(_FRAME))]) * rng.uniform(0.7, 1.3),
+        dark_lenses=bool(rng.random() < 0.12),
     )
 
 

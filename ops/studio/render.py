@@ -13,6 +13,7 @@ import torch
 from models.parametric.anny import Anny, skin
 from ops.studio import canvas, lighting
 from ops.studio.avatar import LIGHT_PLACES, Avatar, head_transforms, vertex_normals
+from ops.studio.props import jaw_motion
 from ops.studio.scene import View
 
 
@@ -54,7 +55,7 @@ def photograph(model: Anny, avatar: Avatar, view: View, background: np.ndarray |
     size = behind.shape[0]
     person = avatar.person
     c = canvas.unwrap(model)
-    posed = pose_face(model, avatar, view)
+    posed, jaw = pose_face(model, avatar, view)
     transforms = head_transforms(avatar.joints, view.pose)[0].numpy()
     normals = vertex_normals(model, posed)
 
@@ -65,19 +66,23 @@ def photograph(model: Anny, avatar: Avatar, view: View, background: np.ndarray |
     pose = view.camera[:16].reshape(4, 4)
     eye, rotation = pose[:3, 3], pose[:3, :3].T
     gloss = _gloss(model, avatar, posed, normals, eye, view)
+    worn, worn_normals = avatar.props.posed(model, posed, jaw)
 
     garment = avatar.garment
     garment_points = garment.lerp(posed) + garment.lerp(normals) * garment.lift[:, None]
-    world = np.concatenate([posed[c.vertex], garment_points])
+    world = np.concatenate([posed[c.vertex], worn, garment_points])
     count = len(world) + (avatar.strands.half_width.size * 2 if avatar.strands is not None else 0)
     screen, light, shine = (np.zeros((count, 3), np.float32) for _ in range(3))
     local = (world - eye) @ rotation.T
     fx = float(view.camera[16]) * 2 * size
     screen[: len(world), :2] = local[:, :2] / local[:, 2:] * fx + size
     screen[: len(world), 2] = local[:, 2]
-    light[: len(world)] = np.concatenate([radiance[c.vertex], garment.lerp(radiance)])
+    worn_light = np.clip(avatar.props.transfer @ view.light, 0.01, None)
+    light[: len(world)] = np.concatenate([radiance[c.vertex], worn_light, garment.lerp(radiance)])
     shine[: len(c.vertex)] = gloss[c.vertex]
-    uv = np.concatenate([c.uv, avatar.garment_uv]).astype(np.float32)
+    glint = avatar.props.shine * _highlight(worn, worn_normals, eye, view, 40)
+    shine[len(c.vertex) : len(c.vertex) + len(worn)] = glint[:, None] * view.key_colour
+    uv = np.concatenate([c.uv, avatar.props.uv, avatar.garment_uv]).astype(np.float32)
 
     arrays = [shared(value, wp.vec3) for value in (screen, light, shine)]
     light_array = shared(np.ascontiguousarray(view.light, dtype=np.float32), float)
@@ -120,8 +125,8 @@ def photograph(model: Anny, avatar: Avatar, view: View, background: np.ndarray |
     scene.uv = shared(uv, wp.vec2)
     scene.sheet = shared(_with_catchlights(avatar, view), wp.vec3)
     scene.labels = shared(avatar.labels, wp.uint8)
-    scene.labelled = body_count
-    scene.textured = body_count + avatar.textured_triangles - avatar.body_triangles
+    scene.labelled = body_count + avatar.prop_triangles
+    scene.textured = scene.labelled + avatar.garment_triangles
     scene.tone = _tone()
     outputs = (shared(value, wp.uint8) for value in (picture, mask, parsing))
     seen = shared(np.ascontiguousarray(behind, dtype=np.float32), wp.vec3)
@@ -138,11 +143,12 @@ def _tone() -> Any:
     return wp.array(shade.tone_curve(), dtype=wp.uint8, device="cpu")
 
 
-def pose_face(model: Anny, avatar: Avatar, view: View) -> np.ndarray:
-    """(V, 3) vertices of an avatar with the view's expression and pose, head frame."""
+def pose_face(model: Anny, avatar: Avatar, view: View) -> tuple[np.ndarray, np.ndarray]:
+    """(V, 3) vertices of an avatar with the view's expression and pose, head frame, and the jaw's motion (4, 4)."""
     offsets = model.expression_offsets(torch.from_numpy(view.expression)[None])
     transforms = head_transforms(avatar.joints, view.pose)
-    return skin(torch.from_numpy(avatar.rest)[None] + offsets, model.skinning_weights, transforms)[0].numpy()
+    posed = skin(torch.from_numpy(avatar.rest)[None] + offsets, model.skinning_weights, transforms)[0].numpy()
+    return posed, jaw_motion(model, avatar.rest, offsets[0].numpy())
 
 
 def _facing(avatar: Avatar, screen: np.ndarray) -> tuple[np.ndarray, int]:
@@ -163,15 +169,21 @@ def _gloss(
     """(V, 3) highlights of the key light: broad on skin, small and strong on lips."""
     towards = eye - posed
     towards /= np.linalg.norm(towards, axis=1, keepdims=True)
-    half = towards + view.key
-    half /= np.linalg.norm(half, axis=1, keepdims=True) + 1e-9
-    facing = np.clip((normals * half).sum(1), 0, 1)
+    facing = _highlight(posed, normals, eye, view, 1)
     fresnel = 0.04 + 0.25 * (1 - np.clip((normals * towards).sum(1), 0, 1)) ** 5
     lips = model.get_buffer("uv_lips").numpy()
     strength = (1.0 * facing**16 + 0.45 * lips * facing**20) * fresnel * avatar.open_sky**2
     strength[model.parts.numpy() != 0] = 0
     lit = np.clip((normals * view.key).sum(1) * 4, 0, 1)
     return (strength * lit)[:, None] * view.key_colour * 1.4
+
+
+def _highlight(points: np.ndarray, normals: np.ndarray, eye: np.ndarray, view: View, power: int) -> np.ndarray:
+    """(P,) Blinn's lobe of the key light on surfaces with unit normals."""
+    towards = eye - points
+    half = towards / np.linalg.norm(towards, axis=1, keepdims=True) + view.key
+    half /= np.linalg.norm(half, axis=1, keepdims=True) + 1e-9
+    return np.asarray(np.clip((normals * half).sum(1), 0, 1) ** power)
 
 
 def _with_catchlights(avatar: Avatar, view: View) -> np.ndarray:

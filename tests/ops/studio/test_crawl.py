@@ -253,7 +253,7 @@ def test_gaze_follows_the_units():
 
     def look(sideways, upwards):
         units = gaze_units(studio.model.expression_names, sideways, upwards)
-        shape = pose_face(studio.model, avatar, replace(view, expression=units))
+        shape, _ = pose_face(studio.model, avatar, replace(view, expression=units))
         return gaze_directions(studio.model, avatar, shape)
 
     np.testing.assert_allclose(look(0.0, 0.0), [[0, 0, 1]] * 2, atol=1e-4)
