@@ -2,12 +2,13 @@
 
 It answers eight numbers for a window: whether there is a head, where its centre is, how large it is, and how it is
 turned. Looked at again through the window that the last answer suggests, the answer sharpens (ops.perception.headpose).
-Its weights come out of this pipeline itself: it learns on the studio's exact truth.
+It looks through the first layers of MobileNetV2, which have seen a million photos and stay as they are; what is above
+them learns on the studio's exact truth.
 """
 
 from __future__ import annotations
 
-import itertools
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -15,50 +16,67 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.config import Config
+from models.features import MobileNetV2
 
 OUTPUTS = ("presence", "x", "y", "log_size", "sin_azimuth", "cos_azimuth", "elevation", "roll")
+STAGES, CHANNELS, STRIDE = 5, 96, 16  # of MobileNetV2, to where a pixel sees enough and places still count
 
 
 class HeadPoseConfig(Config):
     """Size of the network. All unpublished: our choice; WHENet's EfficientNet-B0 sees 224 pixels."""
 
-    side: int = Field(default=64, ge=16, multiple_of=16, description="of the window it sees, pixels")
-    channels: tuple[int, int, int] = (48, 96, 128)
-
-
-def _half(before: int, after: int) -> nn.Sequential:
-    """Half the side, other channels."""
-    down = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
-    return nn.Sequential(down, nn.BatchNorm2d(after), nn.ReLU())
-
-
-class _Again(nn.Module):
-    """Looks once more and adds what it sees."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.look = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.norm(self.look(x)))
+    side: int = Field(default=96, ge=32, multiple_of=16, description="of the window it sees, pixels")
+    channels: int = Field(default=64, ge=1, description="of the layers that learn")
+    hidden: int = Field(default=128, ge=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    trunk: Literal["mobilenetv2"] = "mobilenetv2"
 
 
 class HeadPose(nn.Module):
-    """See the module. Patches of 4 pixels, convolutions down to 1/16 of the side, one linear layer over all places."""
+    """See the module. ``trunk`` is frozen; ``centre`` and ``spread`` normalise what it sees, and are measured once."""
 
-    def __init__(self, config: HeadPoseConfig) -> None:
+    centre: Tensor
+    spread: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: HeadPoseConfig, trunk: MobileNetV2 | None = None) -> None:
         super().__init__()
         self.config = config
-        first = config.channels[0]
-        door = nn.Conv2d(48, first, 3, padding=1, bias=False)
-        levels: list[nn.Module] = [nn.PixelUnshuffle(4), door, nn.BatchNorm2d(first), nn.ReLU(), _Again(first)]
-        for before, after in itertools.pairwise(config.channels):
-            levels += [_half(before, after), _Again(after)]
-        self.levels = nn.Sequential(*levels)
-        cells = (config.side // 16) ** 2
-        self.hidden = nn.Linear(config.channels[-1] * cells, 128)
-        self.out = nn.Linear(128, len(OUTPUTS))
+        whole = trunk
+        if whole is None:  # to be filled from a checkpoint
+            whole = MobileNetV2()
+            for parameter in whole.parameters():
+                nn.init.normal_(parameter, std=0.1)
+        self.register_buffer("mean", whole.mean.clone(), persistent=False)
+        self.register_buffer("deviation", whole.deviation.clone(), persistent=False)
+        self.trunk = nn.Sequential(whole.first, *list(whole.stages)[:STAGES]).requires_grad_(False)
+        self.register_buffer("centre", torch.zeros(1, CHANNELS, 1, 1))
+        self.register_buffer("spread", torch.ones(1, CHANNELS, 1, 1))
+        width = config.channels
+        self.look = nn.Sequential(
+            nn.Conv2d(CHANNELS, width, 1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(config.dropout),
+            nn.Linear(width * (config.side // STRIDE) ** 2, config.hidden),
+            nn.ReLU(),
+            nn.Linear(config.hidden, len(OUTPUTS)),
+        )
+
+    def features(self, window: Tensor) -> Tensor:
+        """(N, 3, side, side) windows in [-1, 1] to (N, 96, side / 16, side / 16) of the frozen layers."""
+        return self.trunk(((window + 1) / 2 - self.mean) / self.deviation)
+
+    def answer(self, features: Tensor) -> Tensor:
+        """What is seen in windows, from their features; see forward."""
+        seen = self.look((features - self.centre) / self.spread)
+        presence, centre, size, turn, rest = seen.split((1, 2, 1, 2, 2), dim=1)
+        return torch.cat([presence, centre, size, F.normalize(turn, dim=1), rest], dim=1)
 
     def forward(self, window: Tensor) -> Tensor:
         """What is seen in windows.
@@ -71,6 +89,4 @@ class HeadPose(nn.Module):
             logarithm of its square's side, both in units of the window's side; sine and cosine of the azimuth
             (normalised); elevation of the camera and roll of the head in the window (clockwise), radians.
         """
-        features = F.relu(self.hidden(self.levels(window).flatten(1)))
-        presence, centre, size, turn, rest = self.out(features).split((1, 2, 1, 2, 2), dim=1)
-        return torch.cat([presence, centre, size, F.normalize(turn, dim=1), rest], dim=1)
+        return self.answer(self.features(window))

@@ -24,12 +24,14 @@ from pydantic import Field
 from models import camera as geometry
 from ops.curate.camera import CROP_FOCAL, angles, label_of
 from ops.curate.crop import from_crop, outside_share, quad_side, square_quad
-from ops.curate.labelling import Sample, finish, keep, label_shards
+from ops.curate.labelling import Sample, finish, keep, label_shards, reject
 from ops.curate.sheets import draw_polygon
 from ops.perception.headpose import Head, look, rotation_angle
 from ops.perception.trained import headpose
+from ops.perception.yolo import head_boxes, square_of_box
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
+from ops.runtime.weights import require
 from ops.store import tables
 
 VIEWS = ("front", "side", "back")
@@ -63,7 +65,10 @@ class HeadsParams(Params):
     max_roll: float = Field(50.0, description="degrees the head leans in the picture")  # SphereHead App. 0.B
     min_crop: float = Field(64.0, description="side of the square in pixels")  # unpublished: our choice
     max_outside: float = Field(0.35, ge=0, le=1, description="share outside the picture")  # unpublished: our choice
-    several: Literal["reject", "largest"] = Field("reject", description="what to do with several faces")  # our choice
+    # SphereHead App. 0.B uses a YOLO head network; a picture without a box falls there
+    boxes: Literal["embedded", "yolo"] = Field("embedded", description="yolo: the user's network, `lineament weights`")
+    several: Literal["reject", "largest"] = Field("reject", description="what to do with several heads")  # our choice
+    several_share: float = Field(0.4, description="a second head counts from this share of the largest's area")  # ours
     scale: float = Field(1.0, gt=0, description="of the square; the focal length shrinks with it")  # eq. 8 and FFHQ
 
 
@@ -162,17 +167,25 @@ def see(samples: Iterator[Sample], params: HeadsParams, network: Path) -> Iterab
     """One row a picture: the head as the network sees it."""
     for sample in samples:
         row = sample.row
-        start = None
-        if row["faces"]:
+        image, heads, start = sample.decode(), row["faces"], None
+        if params.boxes == "yolo":
+            boxes = [box for box, _ in head_boxes(image, require("yolo_head"))]
+            areas = [float(np.prod(box[2:] - box[:2])) for box in boxes]
+            heads = sum(area >= params.several_share * areas[0] for area in areas)
+            if not boxes:
+                yield reject(sample, "no_head", faces=0)
+                continue
+            start = square_quad(*square_of_box(boxes[0]))
+        elif row["faces"]:
             low, high = np.array([row["x0"], row["y0"]]), np.array([row["x1"], row["y1"]])
             start = square_quad((low + high) / 2, float((high - low).max()) * FACE_TO_WINDOW)
-        head = look(sample.decode(), headpose(network), start)
+        head = look(image, headpose(network), start)
         yield keep(
             sample,
             **{f"seen_{name}": float(value) for name, value in _numbers(head).items()},
             presence=head.presence,
             flip_error=head.flip_error,
-            faces=row["faces"],
+            faces=heads,
             width=row["width"],
             height=row["height"],
             box=[*(head.centre - head.side / 2), *(head.centre + head.side / 2)],
@@ -187,24 +200,36 @@ def _numbers(head: Head) -> dict[str, float]:
     return {"x": x, "y": y, "side": head.side, "roll": head.roll, "yaw": head.azimuth, "pitch": head.elevation}
 
 
-def decide(seen: pa.Table, faces: dict[str, Square], ratios: dict[str, float], params: HeadsParams) -> pa.Table:
+def decide(
+    seen: pa.Table,
+    faces: dict[str, Square],
+    ratios: dict[str, float],
+    params: HeadsParams,
+    rivals: set[str] | None = None,
+) -> pa.Table:
     """Choose the way for each picture, correct the network's squares, and apply the limits.
 
     Args:
         seen: what see() said; faces: squares of the pictures with a front camera; ratios: each one's by FFHQ's square.
+        rivals: pictures in which more than one head counts; by the column ``faces`` if not given.
     """
     rows = seen.to_pylist()
-    squares = {row["id"]: _square(row) for row in rows}
+    squares = {row["id"]: _square(row) for row in rows if row["kept"]}
     sure = [(squares[key], faces[key]) for key in squares if key in faces]
     step = mean_step(sure)
     result = []
     for row in rows:
         key = row["id"]
+        if not row["kept"]:
+            result.append({name: row[name] for name in SCHEMA.names})
+            continue
         face = faces.get(key)
         square = face or step(squares[key])
         square = Square(square.centre, square.side * params.scale, square.roll, square.yaw, square.pitch)
         apart = None if face is None else rotation_angle(face.rotation, squares[key].rotation)
         columns = {name: row[name] for name in ("box", "presence", "flip_error", "faces")}
+        if rivals is not None and key not in rivals:
+            columns["faces"] = min(columns["faces"], 1)
         columns |= {
             "quad": square.quad.ravel().tolist(),
             "camera": camera_of(square, params.scale).tolist(),
@@ -255,7 +280,14 @@ def main(
     out: Path,
 ) -> None:
     """Place the square around each head and find its camera, from whatever side it is seen."""
-    code = ["ops.perception.headpose", "ops.curate.crop", "models.headpose", "models.camera"]
+    code = [
+        "ops.perception.headpose",
+        "ops.perception.yolo",
+        "ops.curate.crop",
+        "models.headpose",
+        "models.features",
+        "models.camera",
+    ]
     seen = label_shards(
         s, raw, screened, partial(see, network=network), SEEN, joined=[detected], weights=network, code=code
     )
@@ -265,7 +297,10 @@ def main(
         quad = quads[row["id"]]
         faces[row["id"]] = square_of_face(quad, np.array(row["camera"]), row["distance"])
         ratios[row["id"]] = faces[row["id"]].side / quad_side(quad)
-    table = decide(seen, faces, ratios, s.params)
+    rivals = None
+    if s.params.boxes == "embedded":  # the stage detect has judged already whether small faces count
+        rivals = {row["id"] for row in tables.read(detected).to_pylist() if row["reason"] == "several_faces"}
+    table = decide(seen, faces, ratios, s.params, rivals)
     finish(
         s,
         table,

@@ -11,16 +11,18 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from models import camera as geometry
 from ops.curate.camera import canonical_points
 from ops.curate.crop import crop_quad
 from ops.curate.labelling import FILES, Sample, finish, keep, label_shards, reject
+from ops.perception.onnx import onnx_network
 from ops.perception.parser import class_scores
 from ops.perception.selfie import person_mask
 from ops.perception.trained import parser
 from ops.perception.voting import cleaned, majority, shares
+from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
 from ops.store import pictures, tables
@@ -29,8 +31,44 @@ from ops.store.tar import Shard, shard_paths
 
 _NUMBERS = ("mask_ratio", "parsing_ratio", "disagreement", "occlusion")
 SCHEMA = tables.schema(*(pa.field(name, pa.float32()) for name in _NUMBERS), pa.field("shares", pa.list_(pa.float32())))
+_BISENET = (  # the classes of zllrunning/face-parsing.PyTorch in its order
+    "background skin left_brow right_brow left_eye right_eye glasses left_ear right_ear earring nose mouth upper_lip "
+    "lower_lip neck necklace cloth hair hat"
+)
 # What does not belong before a face; hair does, as a fringe or a beard.
 _STRANGE = [CLASSES.index(name) for name in ("background", "hat", "neck", "necklace", "cloth")]
+
+
+class Voter(Params):
+    """A parser that the user supplies as ONNX: (1, 3, side, side) in, (1, classes, side, side) scores out."""
+
+    network: Path
+    side: int = Field(512, ge=16)  # BiSeNet, zllrunning/face-parsing.PyTorch
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet
+    deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)  # ImageNet
+    classes: tuple[str, ...] = tuple(_BISENET.split())
+
+    @field_validator("classes")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in CLASSES:
+                raise ValueError(f"there is no class '{name}'; there are {', '.join(CLASSES)}")
+        return value
+
+    def vote(self, crop: np.ndarray) -> np.ndarray:
+        """(C, side, side) scores of a crop, sorted into the project's 19 classes; those it does not know get least."""
+        x = (pictures.resize(crop, self.side) / 255 - self.mean) / self.deviation
+        (scores, *_) = onnx_network(self.network)(x.transpose(2, 0, 1)[None])
+        if scores.shape[1] != len(self.classes):
+            raise LineamentError(
+                f"{self.network}: names {scores.shape[1]} classes, where parse.voters lists {len(self.classes)}."
+            )
+        sorted_scores = np.full((len(CLASSES), *scores.shape[2:]), scores.min() - 1, np.float32)
+        for name, score in zip(self.classes, scores[0]):
+            place = CLASSES.index(name)
+            sorted_scores[place] = np.maximum(sorted_scores[place], score)
+        return sorted_scores
 
 
 class ParseParams(Params):
@@ -40,20 +78,26 @@ class ParseParams(Params):
     max_occlusion: float = Field(0.35, ge=0, le=1, description="share of the face that something covers")  # our choice
     max_disagreement: float = Field(0.35, ge=0, le=1, description="share of votes lost")  # unpublished: our choice
     smallest: float = Field(0.0008, ge=0, le=1, description="patches below this share are cleaned away")  # our choice
+    voters: tuple[Voter, ...] = Field((), description="parsers besides the embedded one")  # SphereHead: three in all
+    embedded: bool = Field(True, description="whether the embedded parser votes beside them")
     mask: Literal["parser", "selfie"] = Field("parser", description="who says which pixels are the person")  # measured
 
 
 def votes_of(crop: np.ndarray, params: ParseParams, network: Path) -> list[np.ndarray]:
-    """(H, W) uint8 classes by each parser, the most trusted first.
+    """(H, W) uint8 classes by each parser, those that the user supplies first.
 
-    The embedded parser votes thrice: for the crop, for its mirror image, and for the mean of both.
+    The embedded parser has one vote beside others. Alone it votes thrice: for the crop, for its mirror image, and for
+    the mean of both, so that the disagreement says how sure it is.
     """
-    scores = class_scores(crop, parser(network))
-    return [_enlarged(s, params.resolution) for s in (scores.mean(0), *scores)]
+    votes = [voter.vote(crop) for voter in params.voters]
+    if params.embedded or not votes:
+        scores = class_scores(crop, parser(network))
+        votes += [scores.mean(0)] if votes else [scores.mean(0), *scores]
+    return [_enlarged(vote, params.resolution) for vote in votes]
 
 
 def _enlarged(scores: np.ndarray, side: int) -> np.ndarray:
-    """(19, S, S) scores to (side, side) classes: scores are resized, not classes, so that borders stay smooth."""
+    """(19, S, S) scores to (side, side) classes: the scores are resized, not classes, so that borders stay smooth."""
     resized = cv2.resize(np.moveaxis(scores, 0, -1), (side, side), interpolation=cv2.INTER_LINEAR)
     return resized.argmax(-1).astype(np.uint8)
 

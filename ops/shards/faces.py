@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from ops.crawl.sources import load_sources
+from ops.curate.anonymise import AnonymiseParams, anonymous
 from ops.curate.crop import crop_quad
 from ops.curate.sheets import contact_sheet
 from ops.runtime.errors import LineamentError
@@ -26,6 +27,7 @@ from ops.store import pictures, tables
 from ops.store.reader import ShardDataset
 from ops.store.tar import Shard, ShardWriter, TarWriter, shard_paths
 
+CODE = ["ops.curate.crop", "ops.curate.anonymise"]
 SHOWN = 40
 
 
@@ -34,6 +36,7 @@ class FaceShardsParams(Params):
     per_shard: int = Field(256, ge=1, description="samples a shard")  # unpublished: our choice
     quality: int = Field(95, ge=1, le=100, description="of the JPEG crops")  # unpublished: our choice
     max_yaw: float = Field(90.0, description="degrees; faces turned further are left out")  # SphereHead App. 0.B
+    anonymise: AnonymiseParams = AnonymiseParams()
     min_samples: int = Field(1, ge=1, description="fewer are an error")  # unpublished: our choice
 
 
@@ -45,7 +48,7 @@ def main(s: Stage[FaceShardsParams], raw: Path, labels: Path, out: Path) -> None
     lost: dict[str, int] = {"turned_too_far": 0, "in_another_source": 0}
     for source in load_sources(s.params_file):
         pieces += _pieces_of(source, raw / source, labels / source, s.params, taken, lost)
-    parts = run_pieces(s, pieces, partial(_crop_shard, s.params), code=["ops.curate.crop"], suffix=".tar")
+    parts = run_pieces(s, pieces, partial(_crop_shard, s.params), code=CODE, suffix=".tar")
     with publish(out, folder=True) as folder:
         with ShardWriter(folder, s.params.per_shard) as writer:
             for part in parts:
@@ -103,6 +106,7 @@ def _crop_shard(params: FaceShardsParams, payload: tuple[str, Path, Path, list[d
             field = next(f for f in shard.fields(key) if f != "json")
             image = pictures.decode(shard.read(key, field))
             crop = crop_quad(image, np.asarray(row["quad"], np.float64).reshape(4, 2), size)
+            crop = anonymous(crop, row["camera"], params.anonymise, key)
             mask = pictures.resize(pictures.decode_grey(masks.read(key, "png")), size)
             provenance = json.loads(shard.read(key, "json"))
             label = {

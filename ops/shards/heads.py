@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from ops.crawl.sources import load_sources
+from ops.curate.anonymise import AnonymiseParams, anonymous
 from ops.curate.crop import crop_quad
 from ops.curate.sheets import contact_sheet
 from ops.runtime.errors import LineamentError
@@ -32,6 +33,7 @@ from ops.store.reader import ShardDataset
 from ops.store.tar import Shard, ShardWriter, TarWriter, shard_paths
 
 HELD_OUT = "held_out"
+CODE = ["ops.curate.crop", "ops.curate.anonymise"]
 SHOWN = 24
 _LABELS = ("camera", "yaw", "pitch", "roll", "view", "method")
 
@@ -41,6 +43,7 @@ class HeadShardsParams(Params):
     per_shard: int = Field(256, ge=1, description="samples a shard")  # unpublished: our choice
     quality: int = Field(95, ge=1, le=100, description="of the JPEG crops")  # unpublished: our choice
     held_out: float = Field(0.02, ge=0, lt=1, description="share of people kept out of training")  # our choice
+    anonymise: AnonymiseParams = AnonymiseParams()
     min_samples: int = Field(1, ge=1, description="fewer for training are an error")  # unpublished: our choice
 
 
@@ -57,7 +60,7 @@ def main(s: Stage[HeadShardsParams], raw: Path, labels: Path, balance: Path, out
     p = s.params
     rows = {row["id"]: row for row in tables.kept(tables.read(balance)).to_pylist()}
     pieces = [piece for source in load_sources(s.params_file) for piece in _pieces_of(source, raw, labels, rows)]
-    parts = run_pieces(s, pieces, partial(_crop_shard, p), code=["ops.curate.crop"], suffix=".tar")
+    parts = run_pieces(s, pieces, partial(_crop_shard, p), code=CODE, suffix=".tar")
     views: Counter[str] = Counter()
     with publish(out, folder=True) as folder:
         with ShardWriter(folder, p.per_shard) as train, ShardWriter(folder / HELD_OUT, p.per_shard) as held_out:
@@ -119,6 +122,7 @@ def _crop_shard(params: HeadShardsParams, payload: tuple[str, Path, Path, list[d
             field = next(f for f in shard.fields(key) if f != "json")
             image = pictures.decode(shard.read(key, field))
             crop = crop_quad(image, np.asarray(row["quad"], np.float64).reshape(4, 2), size)
+            crop = anonymous(crop, row["camera"], params.anonymise, key)
             mask = pictures.resize(pictures.decode_grey(parsings.read(key, "mask.png")), size)
             classes = pictures.decode_grey(parsings.read(key, "png"))
             classes = cv2.resize(classes, (size, size), interpolation=cv2.INTER_NEAREST)

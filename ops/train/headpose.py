@@ -16,10 +16,13 @@ from models.headpose import HeadPose, HeadPoseConfig
 from ops.curate.crop import crop_quad, quad_side, square_quad, to_crop
 from ops.curate.lessons import HELD_OUT, TRAIN
 from ops.curate.sheets import contact_sheet, draw_polygon
+from ops.evaluate.features import load_features
 from ops.perception.headpose import MIRROR, ZOOM, Head, look
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
 from ops.train.lessons import Lesson, before, head_quad, read_lessons, scenery, spoil, to_tensor
+from ops.train.loop import numerics
+from ops.train.settings import TrainerParams
 from ops.train.supervised import LearningParams, learn, publish_network
 
 WHOLE = 0.2  # share of windows that show the whole picture, as a first look does; unpublished: our choice
@@ -28,21 +31,27 @@ BESIDE = 0.6  # of a square's side: a head whose middle is further off than this
 
 
 class TrainHeadposeParams(Params):
-    learning: LearningParams = LearningParams()
+    learning: LearningParams = LearningParams(lr=2e-3, weight_decay=0.05)
+    windows: int = Field(default=40000, ge=1, description="different ones to learn on")  # unpublished: our choice
     model: HeadPoseConfig = HeadPoseConfig()
     other_background: float = Field(default=0.2, ge=0, le=1, description="share of windows before other pixels")
     cover: float = Field(default=0.1, ge=0, le=1, description="share of windows of which a part is covered")
 
 
 @stage("train_headpose", TrainHeadposeParams)
-def main(s: Stage[TrainHeadposeParams], lessons: Path, out: Path) -> None:
+def main(s: Stage[TrainHeadposeParams], lessons: Path, weights: Path, out: Path) -> None:
     """Teach a small network where a head is and how it is turned, from any side."""
     p = s.params
     taught, data = read_lessons(lessons / TRAIN)
+    trunk = load_features(weights)
     torch.manual_seed(p.learning.seed)
-    network = HeadPose(p.model)
-    config = {"system": "headpose", "params": p.model_dump(mode="json")}
-    curves = learn(s, network, partial(loss, taught, p), p.learning, config=config, data=data)
+    network = HeadPose(p.model, trunk.network)
+    config = {"system": "headpose", "params": p.model_dump(mode="json"), "trunk": trunk.digest}
+    with numerics(TrainerParams(threads=p.learning.threads), torch.device("cpu")):
+        features, answers = look_ahead(s, network, taught, p)
+    network.centre.copy_(features.mean((0, 2, 3), keepdim=True))
+    network.spread.copy_(features.std((0, 2, 3), keepdim=True).clamp_min(1e-3))
+    curves = learn(s, network, partial(loss, features, answers, p.learning.batch), p.learning, config=config, data=data)
     publish_network(s, network, curves, out, config=config, data=data)
     held_out, _ = read_lessons(lessons / HELD_OUT)
     found = [look(lesson.picture, network) for lesson in held_out]
@@ -50,17 +59,27 @@ def main(s: Stage[TrainHeadposeParams], lessons: Path, out: Path) -> None:
     s.preview(_sheet(held_out, found))
 
 
+def look_ahead(
+    s: Stage[TrainHeadposeParams], network: HeadPose, lessons: list[Lesson], params: TrainHeadposeParams
+) -> tuple[Tensor, Tensor]:
+    """Windows as the frozen layers see them, which is the same in every step: (N, 96, h, w), and answers (N, 8)."""
+    features, answers = [], []
+    for first in s.progress(range(0, params.windows, TOGETHER), desc="windows", unit="batch"):
+        rng = np.random.default_rng([params.learning.seed, 1, first])
+        windows, wanted = zip(*(draw(lessons, params, rng) for _ in range(min(TOGETHER, params.windows - first))))
+        with torch.inference_mode():
+            features.append(network.features(spoil(to_tensor(list(windows)), rng, cover=params.cover)))
+        answers.append(torch.from_numpy(np.stack(wanted)))
+    return torch.cat(features).clone(), torch.cat(answers)
+
+
 def loss(
-    lessons: list[Lesson], params: TrainHeadposeParams, network: nn.Module, rng: np.random.Generator
+    features: Tensor, answers: Tensor, batch: int, network: nn.Module, rng: np.random.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Of one batch: is there a head; where, how large and how turned is it."""
-    windows, answers = [], []
-    for _ in range(params.learning.batch):
-        window, answer = draw(lessons, params, rng)
-        windows.append(window)
-        answers.append(answer)
-    wanted = torch.from_numpy(np.stack(answers))
-    seen = network(spoil(to_tensor(windows), rng, cover=params.cover))
+    chosen = torch.from_numpy(rng.integers(0, len(features), batch))
+    wanted = answers[chosen]
+    seen = network.answer(features[chosen])  # type: ignore[operator]
     there = wanted[:, 0]
     presence = F.binary_cross_entropy_with_logits(seen[:, 0], there)
     away = F.smooth_l1_loss(seen[:, 1:], wanted[:, 1:], beta=0.1, reduction="none") * there[:, None]
@@ -69,6 +88,7 @@ def loss(
     return total, {"presence": presence, "place": place, "turn": turn, "lean": lean}
 
 
+TOGETHER = 50  # windows through the frozen layers at once: bounds memory
 PARTS = (slice(0, 3), slice(3, 5), slice(5, 7))  # of what follows the presence: x, y, size; azimuth; elevation, roll
 
 

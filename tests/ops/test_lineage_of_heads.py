@@ -61,7 +61,7 @@ def steps(tmp_path_factory, astronaut, weights):
     for name, image in {"a": astronaut, "b": astronaut[:, ::-1].copy(), "c": noise, "d": bright}.items():
         Path(f"photos/{name}.png").write_bytes(pictures.encode_png(image))
     torch.manual_seed(0)
-    pose = network(Path("pose"), "headpose", HeadPose(HeadPoseConfig(side=32, channels=(8, 8, 8))))
+    pose = network(Path("pose"), "headpose", HeadPose(HeadPoseConfig(side=32, channels=8, hidden=8)))
     parser = network(Path("parser"), "parser", Parser(ParserConfig(side=32, channels=(4, 4, 8, 8))))
     table = {name: f"{LABELS}/{name}.parquet" for name in ("screen", "detect", "landmarks", "align", "camera", "heads")}
     before_heads = {

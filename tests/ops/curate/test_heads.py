@@ -79,7 +79,7 @@ def test_the_square_of_a_mirrored_face_is_the_mirrored_square():
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(3)
-    return HeadPose(HeadPoseConfig(side=32, channels=(8, 8, 8))).eval()
+    return HeadPose(HeadPoseConfig(side=32, channels=8, hidden=8)).eval()
 
 
 def test_the_label_of_the_mirrored_picture_is_the_mirrored_label(network):
