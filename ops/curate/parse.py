@@ -80,7 +80,9 @@ class ParseParams(Params):
     smallest: float = Field(0.0008, ge=0, le=1, description="patches below this share are cleaned away")  # our choice
     voters: tuple[Voter, ...] = Field((), description="parsers besides the embedded one")  # SphereHead: three in all
     embedded: bool = Field(True, description="whether the embedded parser votes beside them")
-    mask: Literal["parser", "selfie"] = Field("parser", description="who says which pixels are the person")  # measured
+    # On the studio's held-out people the parser's person has an IoU of 0.93, 0.92 and 0.92 with the truth (front, side,
+    # back), the selfie network's 0.96, 0.85 and 0.72: that one has learnt from people who look at their own camera.
+    mask: Literal["parser", "selfie"] = Field("parser", description="who says which pixels are the person")
 
 
 def votes_of(crop: np.ndarray, params: ParseParams, network: Path) -> list[np.ndarray]:
