@@ -29,6 +29,7 @@ from ops.studio.truth import NUMBERS, truth_of, uv_map
 
 __all__ = ["RubbishShares", "StudioParams", "StudioPicture", "picture_count", "plan", "render_pictures"]
 
+_WIDE_NUMBERS = 10_000_000  # where the numbers of the wide views begin
 _AVATARS_KEPT = 3  # pictures of one identity come one after the other; a few MB each
 
 
@@ -36,7 +37,7 @@ _AVATARS_KEPT = 3  # pictures of one identity come one after the other; a few MB
 class Item:
     """A line of the plan: what picture to make."""
 
-    kind: str  # "portrait", one of RUBBISH, or "clip"
+    kind: str  # "portrait", "portrait_wide", one of RUBBISH, or "clip"
     identity: int
     view: int
 
@@ -75,6 +76,7 @@ def plan(params: StudioParams) -> tuple[Item, ...]:
     items: list[Item] = []
     for identity in range(params.people):
         items.extend(Item("portrait", identity, view) for view in range(params.views))
+        items.extend(Item("portrait_wide", identity, view) for view in range(params.wide))
         items.extend(extra[identity])
     items.extend(Item("clip", number % params.people, number) for number in range(params.clips))
     return tuple(items)
@@ -116,9 +118,15 @@ class Studio:
             self._avatars[identity] = make_avatar(self.model, person, self.params.seed)
         return self._avatars[identity]
 
-    def shot(self, identity: int, number: int) -> tuple[View, Shot]:
-        """A portrait and its view."""
-        view = draw_view(self.params, self.model, identity, number)
+    def shot(self, identity: int, number: int, *, wide: bool = False) -> tuple[View, Shot]:
+        """A portrait and its view: of the head, or from the waist up."""
+        if wide:
+            extent = stream(self.params.seed, 11, identity, number).uniform(
+                self.params.wide_extent_min, self.params.wide_extent_max
+            )
+            view = draw_view(self.params, self.model, identity, _WIDE_NUMBERS + number, extent=extent)
+        else:
+            view = draw_view(self.params, self.model, identity, number)
         return view, photograph(self.model, self.avatar(identity), view)
 
     def picture(self, index: int, item: Item) -> StudioPicture:
@@ -128,8 +136,9 @@ class Studio:
             return self._clip(index, item)
         # Duplicates repeat a portrait's bytes, so they are encoded with that portrait's stream.
         original = None
-        if item.kind in ("portrait", "duplicate", "near_duplicate"):
-            original = stream(self.params.seed, 31, item.identity, item.view)
+        if item.kind in ("portrait", "portrait_wide", "duplicate", "near_duplicate"):
+            number = item.view + (_WIDE_NUMBERS if item.kind == "portrait_wide" else 0)
+            original = stream(self.params.seed, 31, item.identity, number)
         truth: dict[str, Any] = {"kind": item.kind, "identity": item.identity, **_NOTHING}
         if item.kind == "no_person":
             picture = rubbish.scenery(rng, self.params.size)
@@ -138,7 +147,7 @@ class Studio:
             picture = self._group(item, rng)
             truth["identity"] = -1
         else:
-            view, shot = self.shot(item.identity, item.view)
+            view, shot = self.shot(item.identity, item.view, wide=item.kind == "portrait_wide")
             picture = shot.picture
             truth.update(truth_of(self.model, self.avatar(item.identity), view, shot))
             truth.update({name: getattr(shot, name) for name in _PICTURES})

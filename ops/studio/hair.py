@@ -69,8 +69,8 @@ STYLES: dict[str, Style | None] = {
         _SHORT, length=0.24, lift=0.55, layer=0.06, gravity=0.12, comb=(0.2, 0.2, 0.1, 0), curl=0.02, turns=2.2
     ),
     "afro": Style(strands=4600, width=0.007, length=0.22, lift=1.0, layer=0.02, gravity=0.0, curl=0.016, turns=2.2),
-    "bob": replace(_LOOSE, length=0.56, gravity=0.55),
-    "fringe_bob": replace(_LOOSE, length=0.58, comb=(0.4, 0.0, 0.3, 0), fringe=True),
+    "bob": replace(_LOOSE, length=0.44, gravity=0.55),
+    "fringe_bob": replace(_LOOSE, length=0.46, comb=(0.4, 0.0, 0.3, 0), fringe=True),
     "long": replace(_LOOSE, length=1.02, gravity=0.72, inertia=0.55),
     "wavy": replace(_LOOSE, length=0.98, gravity=0.65, inertia=0.6, curl=0.018, turns=2.6),
     "ponytail": replace(_TIED, tie=(0.0, 0.13, -0.40), tail=0.62),

@@ -40,7 +40,7 @@ class RubbishShares(Params):
 
 
 class StudioParams(Params):
-    """What the studio renders: ``people`` identities, ``views`` portraits of each, the rubbish on top, and clips."""
+    """What the studio renders: ``people`` identities, ``views`` and ``wide`` portraits of each, rubbish, and clips."""
 
     people: int = Field(default=1000, ge=1)  # unpublished: our choice
     views: int = Field(default=10, ge=0)  # unpublished: our choice
@@ -56,6 +56,9 @@ class StudioParams(Params):
     png_share: float = Field(default=0.04, ge=0, le=1)  # unpublished: our choice
     webp_share: float = Field(default=0.04, ge=0, le=1)  # unpublished: our choice
     rubbish: RubbishShares = RubbishShares()
+    wide: int = Field(default=0, ge=0)  # pictures of each person from the waist up; unpublished: our choice
+    wide_extent_min: float = Field(default=2.3, gt=0.5)  # world units across at the head: 85 cm, as AniPortraitGAN's
+    wide_extent_max: float = Field(default=3.1, gt=0.5)  # crops of SHHQ; unpublished: our choice
     uv: bool = Field(default=False, description="whether the truth tells each pixel's texture coordinates")
     clips: int = Field(default=0, ge=0)  # videos of people who talk, one person after the other
     clip_frames: int = Field(default=75, ge=1)  # unpublished: our choice; three seconds
@@ -65,6 +68,6 @@ class StudioParams(Params):
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not self.views and not self.clips:
-            raise ValueError("a studio source needs views or clips")
+        if not self.views + self.wide + self.clips:
+            raise ValueError("a studio source needs views, wide pictures or clips")
         return self

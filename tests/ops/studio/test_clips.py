@@ -27,7 +27,7 @@ def talk():
 
 def test_a_source_may_hold_clips_alone():
     assert [(i.kind, i.identity) for i in plan(PARAMS)] == [("clip", 0), ("clip", 1), ("clip", 0)]
-    with pytest.raises(ValueError, match="views or clips"):
+    with pytest.raises(ValueError, match="needs views"):
         StudioParams(views=0)
 
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from models.camera import check_label, intrinsics, pack_label, pose_on_sphere, project, spherical_angles, unpack_label
 from models.parametric.person import load_person
 from ops.store.parsing import CLASSES
+from ops.studio.avatar import make_avatar
 from ops.studio.crawl import RubbishShares, Studio, StudioParams, picture_count, plan, render_pictures
 from ops.studio.params import RUBBISH
 from ops.studio.render import photograph, pose_face
@@ -274,3 +275,31 @@ def test_texture_coordinates_of_the_skin_alone():
     assert np.nanmax(uv) <= 1
     nose = uv[told & (parsing == CLASSES.index("nose"))]
     assert np.ptp(nose, axis=0).max() < 0.2  # one patch
+
+
+def test_wide_portraits_show_the_shoulders():
+    params = FRONT.model_copy(update={"people": 1, "views": 0, "wide": 3, "wide_extent_min": 2.6, "size": 128})
+    items = plan(params)
+    assert [item.kind for item in items] == ["portrait_wide"] * 3
+    for picture in render_pictures(params, range(3)):
+        truth = picture.truth
+        assert truth["kind"] == "portrait_wide"
+        joints, _ = project(torch.from_numpy(truth["camera"])[None], torch.from_numpy(truth["joints"])[None])
+        assert ((joints > 0.02) & (joints < 0.98)).all()  # collars and shoulders are in the picture
+        face = truth["landmarks68_2d"]
+        assert 10 < np.ptp(face[:17, 0]) < 40
+        assert face[:, 1].mean() < 64  # the head is in the upper half
+
+
+def test_there_are_no_holes_from_any_side():
+    """Nothing of the background shows through a bald person: what is not covered reaches the border."""
+    studio = Studio(PARAMS)
+    person = replace(studio.avatar(0).person, style="bald", beard=0.0, glasses="")
+    avatar = make_avatar(studio.model, person, 0)
+    view = draw_view(PARAMS, studio.model, 0, 0)
+    for azimuth in range(-180, 180, 15):
+        pose = pose_on_sphere(torch.tensor(np.deg2rad(azimuth)), torch.tensor(0.1))[None].float()
+        shot = photograph(studio.model, avatar, replace(view, camera=pack_label(pose, intrinsics(1.9))[0].numpy()))
+        count, labels = cv2.connectedComponents((shot.mask < 255).astype(np.uint8), connectivity=8)
+        border = np.unique(np.concatenate([labels[0], labels[:, 0], labels[:, -1]]))
+        assert set(range(1, count)) <= set(border), azimuth
