@@ -17,7 +17,8 @@ from ops.apply.cameras import turntable
 from ops.apply.generators import to_uint8
 from ops.apply.heads import Heads
 from ops.evaluate import consistency
-from ops.evaluate.features import MobileNetFeatures, load_features
+from ops.evaluate.backbones import Backbone
+from ops.evaluate.features import load_features
 from ops.evaluate.heads_views import RealHeads, azimuths_of, face_score, in_view, mask_facts, sharpness
 from ops.evaluate.identity import load_recogniser
 from ops.runtime.errors import LineamentError
@@ -49,17 +50,15 @@ def measure(work: Work, out: Path) -> None:
     heads, backbone = Heads(work.folder, device), load_features(work.weights, p.side, device)
     real = RealHeads.load(work.real)
     found = {
-        **_samples(heads, real, backbone, p),
-        **_turntables(heads, backbone, work.weights, p),
+        **draw_samples(heads, real, backbone, p),
+        **look_around(heads, backbone, work.weights, p),
         **_snapshots(heads, backbone),
     }
     with out.open("wb") as file:
         np.savez(file, **found)  # type: ignore[arg-type]
 
 
-def _samples(
-    heads: Heads, real: RealHeads, backbone: MobileNetFeatures, p: EvaluateHeadsParams
-) -> dict[str, np.ndarray]:
+def draw_samples(heads: Heads, real: RealHeads, backbone: Backbone, p: EvaluateHeadsParams) -> dict[str, np.ndarray]:
     """Features of pictures from the data's cameras, untruncated, as in training and in EG3D's FID."""
     rng = np.random.default_rng(p.seed)
     cameras = real.cameras[rng.integers(len(real.cameras), size=p.samples)].astype(np.float32)
@@ -73,9 +72,7 @@ def _samples(
     return {"sample_features": np.concatenate(features), "sample_azimuths": azimuths_of(cameras)}
 
 
-def _turntables(
-    heads: Heads, backbone: MobileNetFeatures, weights: Path, p: EvaluateHeadsParams
-) -> dict[str, np.ndarray]:
+def look_around(heads: Heads, backbone: Backbone, weights: Path, p: EvaluateHeadsParams) -> dict[str, np.ndarray]:
     """Heads from all sides: facts for the artefact detectors, features, agreement of neighbouring views, sprites."""
     labels = turntable(p.views)
     azimuths = azimuths_of(labels.numpy())
@@ -133,7 +130,7 @@ def _agreement(outputs: Sequence[HeadOutput], labels: Tensor) -> tuple[float, fl
     return found.depth, found.colour, found.seen
 
 
-def _snapshots(heads: Heads, backbone: MobileNetFeatures) -> dict[str, np.ndarray]:
+def _snapshots(heads: Heads, backbone: Backbone) -> dict[str, np.ndarray]:
     """Features of the pictures that training kept at each snapshot, by number of pictures seen."""
     found = {}
     remedy = f"Restore it with `dvc checkout {heads.folder}`, or train again."

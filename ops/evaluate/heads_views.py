@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
-from ops.evaluate.features import MobileNetFeatures
+from ops.evaluate.backbones import Backbone
 from ops.perception.blazeface import detect
 from ops.runtime.errors import LineamentError
 from ops.store.pictures import decode, decode_grey, resize
@@ -68,7 +68,7 @@ class RealHeads:
 
 
 def read_real(
-    dataset: ShardDataset, numbers: Iterable[int], truth: Path, side: int, backbone: MobileNetFeatures, weights: Path
+    dataset: ShardDataset, numbers: Iterable[int], truth: Path, side: int, backbone: Backbone, weights: Path
 ) -> RealHeads:
     """Look at pictures of a data set, one after the other.
 

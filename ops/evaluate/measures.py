@@ -28,6 +28,7 @@ class Setting:
         weights: folder of the embedded networks.
         work: where features are cached.
         device: of generators and networks.
+        truth: what the studio knows, if there is any.
     """
 
     backbone: str
@@ -36,6 +37,7 @@ class Setting:
     weights: Path
     work: Path
     device: str = "cpu"
+    truth: Path = Path("data/truth")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Number:
         return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(self).items()}
 
 
+FEWEST = 8  # samples, below which nothing is measured; unpublished: our choice
 Rows = dict[str, dict[str, Number]]
 Measure = Callable[[Protocol, dict[str, Path], Setting], Rows]
 
@@ -89,7 +92,58 @@ def verification(protocol: Protocol, checkpoints: dict[str, Path], setting: Sett
     return rows
 
 
-MEASURES: dict[str, Measure] = {"verification": verification}
+def heads(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting) -> Rows:
+    """Distance to the data and the automatic user study, as stage ``evaluate_heads`` measures them."""
+    from ops.apply.heads import Heads
+    from ops.evaluate import artefacts
+    from ops.evaluate.backbones import distance_name, load_backbone
+    from ops.evaluate.distances import frechet_between
+    from ops.evaluate.heads import EvaluateHeadsParams
+    from ops.evaluate.heads_measure import draw_samples, look_around
+    from ops.evaluate.heads_views import chosen_numbers, read_real
+    from ops.store.reader import ShardDataset
+
+    backbone, dataset = load_backbone(setting.backbone, setting.weights, setting.device), ShardDataset(setting.shards)
+    study = min(setting.samples, STUDY)
+    p = EvaluateHeadsParams(samples=setting.samples, objects=study, seed=protocol.seed, sprites=1)
+    rows: Rows = {}
+    for row, folder in checkpoints.items():
+        generator = Heads(folder, setting.device)
+        numbers = chosen_numbers(len(dataset), max(setting.samples, REAL))
+        real = read_real(dataset, numbers, setting.truth, generator.resolution, backbone, setting.weights)
+        distance = frechet_between(draw_samples(generator, real, backbone, p)["sample_features"], real.features)
+        seen = look_around(generator, backbone, setting.weights, p)
+        facts = artefacts.Facts(*(seen[f"view_{name}"] for name in artefacts.Facts.__dataclass_fields__))
+        found = artefacts.judge(facts, study, artefacts.calibrate(real))
+        rows[row] = {
+            distance_name("fd", backbone.name): Number(
+                distance.value, *_interval(distance.value, distance.se), distance.samples[0], distance.note
+            ),
+            "fake_face": _rate(found["fake_face_rate"], int(found["back_views"])),  # type: ignore[call-overload]
+            "high_quality": _rate(found["high_quality_rate"], study),
+        }
+    return rows
+
+
+STUDY = 100  # SphereHead section 5.3: heads of the user study
+REAL = 64  # real pictures at least, for the calibration of the study; unpublished: our choice
+
+
+def _interval(value: float, error: float | None) -> tuple[float | None, float | None]:
+    return (None, None) if error is None else (value - 1.96 * error, value + 1.96 * error)
+
+
+def _rate(rate: object, of: int) -> Number:
+    """A share with Wilson's interval; without anything to count, no number."""
+    if not isinstance(rate, int | float) or of == 0:
+        return Number(float("nan"), None, None, of, "nothing to count")
+    z2, p = 1.96**2, float(rate)
+    middle = (p + z2 / (2 * of)) / (1 + z2 / of)
+    half = 1.96 / (1 + z2 / of) * float(np.sqrt(p * (1 - p) / of + z2 / (4 * of**2)))
+    return Number(p, max(0.0, middle - half), min(1.0, middle + half), of)
+
+
+MEASURES: dict[str, Measure] = {"verification": verification, "heads": heads}
 
 
 def run(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting) -> Rows:
@@ -100,6 +154,8 @@ def run(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting) -> R
     """
     from ops.train.export import read_config
 
+    if setting.samples < FEWEST:
+        raise LineamentError(f"{setting.samples} samples say nothing; give at least {FEWEST} (--samples).")
     if protocol.measure not in MEASURES:
         raise LineamentError(
             f"this version has no measure '{protocol.measure}' ({protocol.paper}, {protocol.source}); "

@@ -10,11 +10,16 @@ import yaml
 from fixtures import write_checkpoint, write_shards
 
 from ops.cli import main
+from ops.evaluate import measures, published, verification
 from ops.evaluate import protocol as protocols
-from ops.evaluate import published, verification
-from ops.evaluate.measures import MEASURES, run
+from ops.evaluate.commands import evaluate
+from ops.evaluate.measures import MEASURES, Setting, run
 from ops.evaluate.protocol import differences, load_protocol, load_protocols
+from ops.evaluate.tables import main as tables_stage
 from ops.runtime.errors import LineamentError
+from ops.store.reader import ShardDataset
+from tests.ops.apply.tinyheads import write_heads
+from tests.ops.evaluate.test_heads import write_shards as write_heads_shards
 
 FROZEN = Path(__file__).parents[3] / "protocols"
 
@@ -78,28 +83,27 @@ def test_a_protocol_runs_on_checkpoints_and_says_what_differs(place, capsys):
     write_shards(place / "data/shards/faces")
     for seed, variant in enumerate(("giraffe", "aamnce")):
         write_checkpoint(place / f"data/checkpoints/giraffe/{variant}", variant, f"data {seed}", seed)
-    assert main(["evaluate", "aamnce_table1", "--samples", "4", "--out", "result.json"]) == 0
+    assert main(["evaluate", "aamnce_table1", "--samples", "8", "--out", "result.json"]) == 0
     text = capsys.readouterr().out
     result = json.loads((place / "result.json").read_text())
     assert set(result["rows"]) == {"GIRAFFE", "AamNCE"}
     assert result["not_measured"] == {"InfoNCE": "no checkpoint of giraffe/infonce"}
     assert result["protocol"]["hash"] == load_protocols()["aamnce_table1"].hash
     number = result["rows"]["GIRAFFE"]["L60"]
-    assert number["samples"] == 4 + 4 * 3
+    assert number["samples"] == 8 + 8 * 7
     assert 0 <= number["low"] <= number["value"] <= number["high"] <= 1
-    for line in ("dlib_128d", "4 samples; the paper used 1,000", "different data versions", "CelebA-HQ"):
+    for line in ("dlib_128d", "8 samples; the paper used 1,000", "different data versions", "CelebA-HQ"):
         assert line in text
 
 
 def test_the_measure_is_the_area_of_its_definition(place):
     from ops.apply.generators import load_generator
     from ops.evaluate.identity import load_recogniser
-    from ops.evaluate.measures import Setting
 
     folder = write_checkpoint(place / "data/checkpoints/giraffe/giraffe", "giraffe")
-    setting = Setting("dlib_128d", 5, place, place, place)
+    setting = Setting("dlib_128d", 8, place, place, place)
     found = run(load_protocols()["aamnce_table1"], {"GIRAFFE": folder}, setting)["GIRAFFE"]["R15"]
-    images = load_generator(folder).render(range(5), [0.0, -15.0])
+    images = load_generator(folder).render(range(8), [0.0, -15.0])
     recogniser = load_recogniser("dlib_128d")
     scores = recogniser.similarity(recogniser.embed(list(images[:, 0])), recogniser.embed(list(images[:, 1])))
     genuine, impostor = verification.pairs(scores)
@@ -113,7 +117,8 @@ def test_the_measure_is_the_area_of_its_definition(place):
         (["nonsense"], "there is no protocol 'nonsense'"),
         (["aamnce_table1"], "no checkpoint of giraffe"),
         (["aamnce_table1", "nowhere"], "missing from the checkpoint"),
-        (["spherehead_table1", "wrong"], "no measure 'heads'|judges 'heads'"),
+        (["aamnce_table1", "wrong", "--samples", "2"], "2 samples say nothing"),
+        (["spherehead_table1", "wrong"], "judges 'heads'"),
     ],
 )
 def test_what_cannot_be_run_says_why(place, capsys, words, message):
@@ -128,7 +133,7 @@ def test_protocols_whose_measure_is_missing_are_refused_by_name(place):
         pytest.skip("this measure exists")
     assert protocols.state_of(chosen).word == "not here"
     with pytest.raises(LineamentError, match=f"no measure '{chosen.measure}'"):
-        run(chosen, {}, None)  # type: ignore[arg-type]
+        run(chosen, {}, Setting("facemesh", 8, place, place, place))
 
 
 def test_differences_are_silent_only_where_nothing_differs():
@@ -136,3 +141,38 @@ def test_differences_are_silent_only_where_nothing_differs():
     lines = differences(chosen, "lightcnn29", 1000, [{"images": 5, "data": "a"}])
     assert not any("samples; the paper" in line or "Made with" in line for line in lines)
     assert len(differences(chosen, "dlib_128d", 10, [{"images": 5, "data": "a"}])) == len(lines) + 2
+
+
+def test_heads_are_measured_by_the_papers_table(place, weights, monkeypatch):
+    monkeypatch.setattr(measures, "STUDY", 2)
+    data = write_heads_shards(place / "data/shards/heads")
+    write_heads(place / "data/checkpoints/heads/spherehead", data=ShardDataset(data).hash)
+    chosen = load_protocols()["spherehead_table1"]
+    result = evaluate("spherehead_table1", chosen, samples=8, shards=data, weights=weights)
+    row = result["rows"]["SphereHead"]
+    assert set(row) == {"fd_mobilenetv2", "fake_face", "high_quality"}
+    assert row["fd_mobilenetv2"]["value"] > 0
+    for name in ("fake_face", "high_quality"):
+        assert 0 <= row[name]["low"] <= row[name]["value"] <= row[name]["high"] <= 1
+    assert set(result["not_measured"]) == {"EG3D", "PanoHead"}
+    with pytest.raises(LineamentError, match="judges 'heads'"):
+        other = write_checkpoint(place / "giraffe", "giraffe")
+        evaluate("spherehead_table1", chosen, {"x": other}, samples=8, shards=data, weights=weights)
+
+
+def test_the_stage_runs_what_can_be_run_and_says_why_not_for_the_rest(place, weights, monkeypatch):
+    monkeypatch.setenv("LINEAMENT_WORKERS", "1")
+    write_shards(place / "data/shards/faces")
+    write_checkpoint(place / "data/checkpoints/giraffe/giraffe", "giraffe")
+    (place / "params.yaml").write_text("evaluate_protocols: {samples: 8}\n")
+    words = ["data/checkpoints", "data/shards", str(weights), "out", "--metrics", "m.json", "--preview", "p.png"]
+    assert tables_stage(words) == 0
+    states = json.loads((place / "out/states.json").read_text())
+    assert set(states) == set(load_protocols())
+    assert states["aamnce_table1"]["word"] == "fallback"
+    assert json.loads((place / "out/aamnce_table1.json").read_text())["samples"] == 8
+    assert states["spherehead_table1"]["word"] == "untrained"
+    assert not (place / "out/spherehead_table1.json").exists()
+    metrics = json.loads((place / "m.json").read_text())
+    assert metrics["run"] == 1
+    assert metrics["protocols"] == len(states)
