@@ -20,6 +20,7 @@ from ops.curate.screen import ScreenParams
 from ops.curate.segment import SegmentParams
 from ops.evaluate.giraffe import EvaluateGiraffeParams
 from ops.evaluate.labels import EvaluateLabelsParams
+from ops.evaluate.tables import EvaluateProtocolsParams
 from ops.fit.body import FitBodyParams
 from ops.fit.clips import TrackClipsParams
 from ops.fit.face import FitFaceParams
@@ -59,6 +60,7 @@ STAGES = {
     "train_heads": TrainHeadsParams,
     "evaluate_giraffe": EvaluateGiraffeParams,
     "evaluate_labels": EvaluateLabelsParams,
+    "evaluate_protocols": EvaluateProtocolsParams,
     "report": ReportParams,
 }
 
