@@ -24,6 +24,7 @@ from ops.evaluate.tables import EvaluateProtocolsParams
 from ops.fit.body import FitBodyParams
 from ops.fit.clips import TrackClipsParams
 from ops.fit.face import FitFaceParams
+from ops.fit.priors import PriorsParams
 from ops.report.__main__ import ReportParams
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import load_params, read_yaml
@@ -54,6 +55,7 @@ STAGES = {
     "parse": ParseParams,
     "balance": BalanceParams,
     "fit_body": FitBodyParams,
+    "priors": PriorsParams,
     "shards_faces": FaceShardsParams,
     "shards_heads": HeadShardsParams,
     "train_giraffe": TrainGiraffeParams,
