@@ -22,6 +22,7 @@ import torch
 from pydantic import Field
 
 from models import camera as geometry
+from ops.curate import review
 from ops.curate.camera import CROP_FOCAL, angles, label_of
 from ops.curate.crop import from_crop, outside_share, quad_side, square_quad
 from ops.curate.labelling import Sample, finish, keep, label_shards, reject
@@ -252,6 +253,11 @@ def _square(row: dict[str, Any]) -> Square:
     return Square(centre, *(row[f"seen_{name}"] for name in ("side", "roll", "yaw", "pitch")))
 
 
+def _by_hand(one: review.Decision) -> dict[str, Any]:
+    """What a pose corrected by hand changes besides the camera; how the head leans in the picture it leaves alone."""
+    return {"yaw": one.yaw, "pitch": one.pitch, "view": view_of(one.yaw)}
+
+
 def _why_not(row: dict[str, Any], ratio: float, params: HeadsParams) -> str | None:
     by_network = row["method"] == "network"
     checks = {
@@ -301,6 +307,8 @@ def main(
     if s.params.boxes == "embedded":  # the stage detect has judged already whether small faces count
         rivals = {row["id"] for row in tables.read(detected).to_pylist() if row["reason"] == "several_faces"}
     table = decide(seen, faces, ratios, s.params, rivals)
+    table = decide(seen, faces, ratios, s.params)
+    table = review.apply(table, review.read(), _by_hand)
     finish(
         s,
         table,

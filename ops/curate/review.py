@@ -11,9 +11,11 @@ import csv
 import io
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,12 +34,13 @@ REASON = "rejected_by_hand"
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided of one picture; the angles, in degrees, belong to ``pose``."""
+    """What was decided of one picture; the angles, in degrees, belong to ``pose``. Without a roll it stays as it is:
+    face and head are cut out by squares that lean differently."""
 
     decision: str
     yaw: float = 0.0
     pitch: float = 0.0
-    roll: float = 0.0
+    roll: float | None = None
     note: str = ""
 
 
@@ -59,20 +62,20 @@ def read(path: Path = LIST) -> dict[str, Decision]:
         if not re.fullmatch(r"[0-9a-f]{16}", key):
             raise LineamentError(f"{path}, row {number}: '{key}' is no sample id.")
         try:
-            angles = [float(row.get(name) or 0.0) for name in ("yaw", "pitch", "roll")]
+            yaw, pitch = (float(row.get(name) or 0.0) for name in ("yaw", "pitch"))
+            roll = float(row["roll"]) if row.get("roll") else None
         except ValueError:
-            angles = [math.nan] * 3
-        check(what, angles, f"{path}, row {number}")
-        yaw, pitch, roll = angles
+            yaw, pitch, roll = math.nan, math.nan, None
         found[key] = Decision(what, yaw, pitch, roll, row.get("note") or "")
+        check(found[key], f"{path}, row {number}")
     return found
 
 
-def check(what: str, angles: list[float], where: str) -> None:
+def check(one: Decision, where: str) -> None:
     """Raise LineamentError unless a decision is one."""
-    if what not in DECISIONS:
-        raise LineamentError(f"{where}: the decision should be one of {', '.join(DECISIONS)} (found '{what}').")
-    if not all(math.isfinite(angle) and abs(angle) <= 180 for angle in angles):
+    if one.decision not in DECISIONS:
+        raise LineamentError(f"{where}: the decision should be one of {', '.join(DECISIONS)} (found '{one.decision}').")
+    if not all(math.isfinite(angle) and abs(angle) <= 180 for angle in (one.yaw, one.pitch, one.roll or 0.0)):
         raise LineamentError(f"{where}: yaw, pitch and roll should be degrees.")
 
 
@@ -88,7 +91,7 @@ def write(decisions: dict[str, Decision], path: Path = LIST) -> None:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
     for key, one in sorted(decisions.items()):
-        angles = [f"{v:g}" for v in (one.yaw, one.pitch, one.roll)] if one.decision == "pose" else [""] * 3
+        angles = ["" if v is None or one.decision != "pose" else f"{v:g}" for v in (one.yaw, one.pitch, one.roll)]
         date = dates.get(key, today) if before.get(key) == one else today
         writer.writerow([key, one.decision, *angles, one.note, date])
     with publish(path) as temporary:
@@ -101,10 +104,21 @@ def reject(table: pa.Table, decisions: dict[str, Decision]) -> pa.Table:
     return tables.reject(table, np.array([key in keys for key in table.column("id").to_pylist()], bool), REASON)
 
 
-def apply(table: pa.Table, decisions: dict[str, Decision]) -> pa.Table:
-    """A table of cameras (camera, yaw, pitch, roll) with the decisions applied.
+def _columns(one: Decision) -> dict[str, Any]:
+    return {"yaw": one.yaw, "pitch": one.pitch} | ({} if one.roll is None else {"roll": one.roll})
+
+
+def apply(
+    table: pa.Table, decisions: dict[str, Decision], columns: Callable[[Decision], dict[str, Any]] = _columns
+) -> pa.Table:
+    """A table of cameras with the decisions applied.
 
     An accepted row with a camera stays, whatever limit it broke; a corrected pose replaces the camera and stays.
+
+    Args:
+        table: with the column ``camera``.
+        decisions: see read.
+        columns: what else a corrected pose changes in its row.
     """
     if not decisions:
         return table
@@ -118,16 +132,18 @@ def apply(table: pa.Table, decisions: dict[str, Decision]) -> pa.Table:
             continue
         row.update(kept=True, reason=None)
         if one.decision == "pose":
-            row["camera"] = turned(row["camera"], one).tolist()
-            row.update(yaw=one.yaw, pitch=one.pitch, roll=one.roll)
+            row.update(columns(one), camera=turned(row["camera"], one).tolist())
     return pa.Table.from_pylist(rows, schema=table.schema)
 
 
 def turned(camera: list[float], one: Decision) -> torch.Tensor:
     """(25,) label with the decided angles; the head stays where it is in the picture, and as far away."""
+    from ops.curate.camera import angles  # that stage applies these decisions, so it imports this module
+
     pose, intrinsics = unpack_label(torch.tensor(camera, dtype=torch.float64))
     head = -pose[:3, :3].T @ pose[:3, 3]  # the world's origin as the camera sees it
-    yaw, pitch, roll = (torch.tensor(math.radians(v), dtype=torch.float64) for v in (one.yaw, one.pitch, one.roll))
+    degrees = (one.yaw, one.pitch, angles(pose.numpy())[2] if one.roll is None else one.roll)
+    yaw, pitch, roll = (torch.tensor(math.radians(v), dtype=torch.float64) for v in degrees)
     new = pose_on_sphere(yaw, pitch, roll=roll)
     new[:3, 3] = -new[:3, :3] @ head
     return pack_label(new, intrinsics)

@@ -59,6 +59,7 @@ def build(root: Path, params: ReportParams) -> str:
     sections = [
         _section("lineage", "Lineage", partial(record.lineage_section, root)),
         _section("counts", "How many pictures came how far", partial(data.counts_section, root)),
+        _section("datasheet", "The data sheet", partial(data.datasheet_section, root, how)),
         _section("sheets", "What each stage saw", partial(data.sheets_section, root, how)),
         _section("cameras", "Cameras", partial(data.camera_section, root)),
         _section("labels", "Labels against the truth", partial(labels.section, root)),

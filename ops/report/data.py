@@ -10,8 +10,8 @@ import numpy as np
 
 from ops.crawl.sources import load_sources
 from ops.dag import Dag
-from ops.report import chart
-from ops.report.page import Embedding, Html, Missing, attempt, join, picture, table, tag
+from ops.report import chart, datasheet_text
+from ops.report.page import Embedding, Html, Missing, attempt, join, notes, picture, table, tag
 from ops.status import step_tables
 from ops.store import tables
 
@@ -61,6 +61,24 @@ def _shards(root: Path) -> Html:
 def _why(found: dict[str, Any]) -> str:
     reasons = {reason: number for reason, number in found.get("reasons", {}).items() if number}
     return ", ".join(f"{reason.replace('_', ' ')} {number}" for reason, number in reasons.items()) or Html("")
+
+
+def datasheet_section(root: Path, how: Embedding) -> Html:
+    """Where the pictures come from, under which licences, and what is uneven, from the data sheet."""
+    folder = root / "data/datasheet"
+    sheet = read_json(folder / "datasheet.json")
+    head = ("source", "kind", "offered", "kept", "MB", "licences", "hosts")
+    views = partial(picture, folder / "views.png", "Views before and after balancing", how, made_by="datasheet")
+    removed = f"Taken down: {sheet['taken_down']:,}. Rejected by hand: {sheet['rejected_by_hand']:,}."
+    return join(
+        [
+            table(head, datasheet_text.source_rows(sheet), "Sources"),
+            tag("p", removed, " ", datasheet_text.sizes(sheet) if sheet["sizes"] else ""),
+            attempt(views),
+            tag("h3", "Known to be uneven"),
+            notes(sheet["biases"]),
+        ]
+    )
 
 
 def sheets_section(root: Path, how: Embedding) -> Html:

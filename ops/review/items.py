@@ -14,6 +14,7 @@ import torch
 
 from models import camera as geometry
 from ops.crawl.raw import TABLE
+from ops.curate.camera import angles
 from ops.curate.crop import crop_quad, to_crop
 from ops.curate.review import Decision, turned
 from ops.curate.sheets import draw_points
@@ -44,7 +45,7 @@ class Item:
         table: the one its camera is of: ``heads`` or ``camera``.
         quad: (4, 2) of the crop in the upright picture.
         camera: 25 values.
-        angles: yaw, pitch, roll in degrees.
+        angles: yaw, pitch, roll of the camera in degrees.
         reason: why the table rejected it; None when it was kept.
         scores: the doubts by table and column.
         doubt: in [0, 1]: the highest rank that one of its scores has among all pictures.
@@ -103,10 +104,10 @@ def _items(folder: Path) -> list[Item]:
     for table in ("heads", "camera"):
         for row in _cameras(folder, table):
             if row["id"] not in found:
-                angles = (row["yaw"], row["pitch"], row["roll"])
+                seen = angles(np.array(row["camera"][:16], np.float64).reshape(4, 4))
                 quad = np.array(row["quad"], np.float64).reshape(4, 2)
                 mine = scores.get(row["id"], {})
-                found[row["id"]] = Item(row["id"], folder.name, table, quad, row["camera"], angles, row["reason"], mine)
+                found[row["id"]] = Item(row["id"], folder.name, table, quad, row["camera"], seen, row["reason"], mine)
     return list(found.values())
 
 
@@ -115,14 +116,14 @@ def _cameras(folder: Path, table: str) -> Iterable[dict[str, Any]]:
     if not path.is_file():
         return
     names = pq.read_schema(path).names
-    wanted = ["id", "camera", "yaw", "pitch", "roll", "reason"]
+    wanted = ["id", "camera", "reason"]
     quads: dict[str, Any] = {}
     if "quad" not in names:
         aligned = pq.read_table(folder / "align.parquet", columns=["id", "quad"])
         quads = dict(zip(aligned.column("id").to_pylist(), aligned.column("quad").to_pylist()))
     for row in pq.read_table(path, columns=[*wanted, *(["quad"] if "quad" in names else [])]).to_pylist():
         quad = row.get("quad") or quads.get(row["id"])
-        if row["camera"] is not None and quad is not None and None not in (row["yaw"], row["pitch"], row["roll"]):
+        if row["camera"] is not None and quad is not None:
             yield {**row, "quad": quad}
 
 

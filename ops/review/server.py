@@ -77,12 +77,14 @@ def decision_of(values: dict[str, Any]) -> Decision:
         LineamentError: it is none.
     """
     try:
-        yaw, pitch, roll = (float(values.get(name) or 0.0) for name in ("yaw", "pitch", "roll"))
-        what, note = str(values["decision"]), str(values.get("note") or "")[:500]
+        yaw, pitch = (float(values.get(name) or 0.0) for name in ("yaw", "pitch"))
+        roll = None if values.get("roll") is None else float(values["roll"])
+        note = re.sub(r"[\x00-\x1f]", " ", str(values.get("note") or "")[:500])
+        one = Decision(str(values["decision"]), yaw, pitch, roll, note)
     except (KeyError, TypeError, ValueError) as error:
         raise LineamentError(f"no decision: {error!r}") from None
-    review.check(what, [yaw, pitch, roll], "the decision")
-    return Decision(what, yaw, pitch, roll, re.sub(r"[\x00-\x1f]", " ", note))
+    review.check(one, "the decision")
+    return one
 
 
 class _Handler(BaseHTTPRequestHandler):

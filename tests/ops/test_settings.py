@@ -26,6 +26,7 @@ from ops.fit.clips import TrackClipsParams
 from ops.fit.face import FitFaceParams
 from ops.fit.priors import PriorsParams
 from ops.report.__main__ import ReportParams
+from ops.report.datasheet import DatasheetParams
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import load_params, read_yaml
 from ops.shards.faces import FaceShardsParams
@@ -63,6 +64,7 @@ STAGES = {
     "evaluate_giraffe": EvaluateGiraffeParams,
     "evaluate_labels": EvaluateLabelsParams,
     "evaluate_protocols": EvaluateProtocolsParams,
+    "datasheet": DatasheetParams,
     "report": ReportParams,
 }
 

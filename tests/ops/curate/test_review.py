@@ -68,6 +68,12 @@ def test_a_corrected_pose_has_its_angles_and_leaves_the_head_in_its_place(yaw, p
         assert torch.allclose(old, new, atol=1e-9)
 
 
+def test_without_a_roll_the_camera_keeps_its_own():
+    before = review.turned(camera(0, 0), Decision("pose", 10, 5, -33))
+    after = review.turned(before.tolist(), Decision("pose", 40, -5))
+    assert angles(after[:16].view(4, 4).numpy()) == pytest.approx((40, -5, -33), abs=1e-6)
+
+
 def test_rejections_hold_from_the_first_step():
     found = review.reject(
         table(), {KEYS[0]: Decision("reject"), KEYS[1]: Decision("reject"), KEYS[2]: Decision("accept")}
@@ -77,7 +83,11 @@ def test_rejections_hold_from_the_first_step():
 
 def test_a_list_that_is_written_is_read(tmp_path):
     path = tmp_path / "review.csv"
-    decisions = {KEYS[2]: Decision("pose", 1.5, -2, 3, "hair"), KEYS[0]: Decision("reject", note='says "no", twice')}
+    decisions = {
+        KEYS[2]: Decision("pose", 1.5, -2, 3, "hair"),
+        KEYS[1]: Decision("pose", 7, 8),
+        KEYS[0]: Decision("reject", note='says "no", twice'),
+    }
     review.write(decisions, path)
     assert review.read(path) == decisions
     first = path.read_bytes()

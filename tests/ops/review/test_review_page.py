@@ -193,7 +193,7 @@ def test_deciding_by_keyboard_in_a_browser(server, project, tmp_path):
         assert review.read() == {
             order[0]: Decision("accept"),
             order[1]: Decision("reject"),
-            order[3]: Decision("pose", yaw + 5, 0, 0),
+            order[3]: Decision("pose", yaw + 5, 0),
         }
         browser.key("o")
         browser.until(lambda: browser.run("document.querySelectorAll('figure').length") == 3)
