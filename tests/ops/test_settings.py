@@ -42,6 +42,7 @@ STAGES = {
     "weights": WeightsParams,
     "crawl": CrawlParams,
     "screen": ScreenParams,
+    "datasheet": DatasheetParams,
     "detect": DetectParams,
     "landmarks": LandmarksParams,
     "align": AlignParams,
@@ -64,7 +65,6 @@ STAGES = {
     "evaluate_giraffe": EvaluateGiraffeParams,
     "evaluate_labels": EvaluateLabelsParams,
     "evaluate_protocols": EvaluateProtocolsParams,
-    "datasheet": DatasheetParams,
     "report": ReportParams,
 }
 
