@@ -16,10 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.spatial.transform import Rotation
 
 from models import camera as geometry
-from models.parametric.person import Person, load_person
 from ops.curate.camera import canonical_points
 from ops.curate.detect import DetectParams, find_faces
 from ops.curate.landmarks import LandmarksParams, find_landmarks
@@ -41,15 +39,12 @@ def offsets() -> np.ndarray:
 
 def observations(weights: Path) -> tuple[np.ndarray, np.ndarray]:
     """Of N near-front pictures: (N, 468, 2, 3) how landmarks move with an offset, and (N, 468, 2) what is left."""
-    from models.parametric.anny import load_anny
     from ops.studio.crawl import render_pictures
     from ops.studio.params import RubbishShares, StudioParams
-    from ops.studio.people import draw_person
 
-    person, anny = load_person(), load_anny()
     none = RubbishShares(**dict.fromkeys(RubbishShares.model_fields, 0.0))
     studio = StudioParams(seed=SEED, people=PEOPLE, views=VIEWS, azimuth_front_share=1.0, rubbish=none)
-    slopes, rests = [], []
+    found = []
     for picture in render_pictures(studio, range(PEOPLE * VIEWS)):
         if abs(picture.truth["azimuth"]) > MAX_AZIMUTH:
             continue
@@ -57,42 +52,30 @@ def observations(weights: Path) -> tuple[np.ndarray, np.ndarray]:
         faces = find_faces(image, weights, DetectParams.model_validate({}))
         if not faces:
             continue
-        found, score = find_landmarks(image, faces[0].box, faces[0].points, weights, 1)
-        if score < LandmarksParams.model_validate({}).min_score:
-            continue
-        code = torch.from_numpy(draw_person(SEED, picture.truth["identity"], anny).code)[None]
-        vertices = person.vertices(person.encode(anny.vertices(code))[0], _row(picture.truth["expression"]))
-        slope, rest = observe(person, vertices, picture.truth, found[:, :2].astype(np.float64) / len(image))
-        slopes.append(slope)
-        rests.append(rest)
-    return np.stack(slopes), np.stack(rests)
+        points, score = find_landmarks(image, faces[0].box, faces[0].points, weights, 1)
+        if score >= LandmarksParams.model_validate({}).min_score:
+            found.append(observe(picture.truth["facemesh"], picture.truth["camera"], points[:, :2] / len(image)))
+    slopes, rests = (np.stack(some) for some in zip(*found))
+    return slopes, rests
 
 
-def observe(
-    person: Person, vertices: torch.Tensor, truth: dict[str, np.ndarray], seen: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def observe(points: np.ndarray, camera: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One picture: (468, 2, 3) slopes and (468, 2) differences, both in world units at the head's distance.
 
     Args:
-        person: the model.
-        vertices: (1, V, 3) of this person and expression, unposed.
-        truth: the studio's ``camera`` and ``landmarks68`` (posed, world frame).
-        seen: (468, 2) landmarks in units of the picture's side.
+        points: (468, 3) where the landmarks lie on the surface, head frame.
+        camera: (25,) label of the picture.
+        seen: (468, 2) where they are seen, units of the picture's side.
     """
-    rest68 = vertices[0, person.landmarks68].double().numpy()
-    posed68 = np.asarray(truth["landmarks68"], np.float64).reshape(68, 3)
-    turn, _ = Rotation.align_vectors(posed68 - posed68.mean(0), rest68 - rest68.mean(0))
-    points = person.facemesh.on(vertices, person.triangles)[0].double().numpy()
-    world = (points - rest68.mean(0)) @ turn.as_matrix().T + posed68.mean(0)
-    pose, intrinsic = (v.numpy() for v in geometry.unpack_label(_row(truth["camera"])[0].double()))
-    in_camera = (world - pose[:3, 3]) @ pose[:3, :3]
+    pose, intrinsic = (v.numpy() for v in geometry.unpack_label(torch.as_tensor(camera, dtype=torch.float64)))
+    in_camera = (np.asarray(points, np.float64) - pose[:3, 3]) @ pose[:3, :3]
     x, y, depth = in_camera.T
     scale = intrinsic[0, 0] / depth
     projected = in_camera[:, :2] * scale[:, None] + intrinsic[:2, 2]
-    drop = np.zeros((len(points), 2, 3))
+    drop = np.zeros((len(in_camera), 2, 3))
     drop[:, 0, 0] = drop[:, 1, 1] = 1
     drop[:, 0, 2], drop[:, 1, 2] = -x / depth, -y / depth
-    return drop @ (pose[:3, :3].T @ turn.as_matrix()), (seen - projected) / scale[:, None]
+    return drop @ pose[:3, :3].T, (seen - projected) / scale[:, None]
 
 
 def estimate(slopes: np.ndarray, rests: np.ndarray) -> np.ndarray:
@@ -108,10 +91,6 @@ def mirror_pairs() -> np.ndarray:
     from ops.studio.measure_facemesh import mirror_pairs as pairs
 
     return pairs(canonical_points())
-
-
-def _row(values: np.ndarray) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(values), dtype=torch.float32)[None]
 
 
 def main(arguments: list[str]) -> int:

@@ -11,11 +11,12 @@ from ops.curate.crop import to_crop
 from ops.curate.detect import DetectParams, find_faces
 from ops.curate.labelling import Sample
 from ops.curate.landmarks import find_landmarks
-from ops.fit.calibrate import estimate, mirror_pairs, offsets
+from ops.fit.calibrate import estimate, mirror_pairs, observe, offsets
 from ops.fit.face import FitFaceParams, fit_crops, label, why_not
 from ops.fit.overlay import overlay
 from ops.fit.target import camera_of, motion_of, pose_of, target
 from ops.perception.facemesh import LEFT_EYE, RIGHT_EYE
+from ops.store.pictures import encode_png
 
 PARAMS = FitFaceParams()
 
@@ -83,6 +84,18 @@ def test_a_batch_is_as_good_as_one_by_one_and_failures_stay_in_the_table(row):
     np.testing.assert_allclose(rows[0]["identity"], alone["identity"], atol=1e-6)
 
 
+def test_the_photometric_term_can_be_asked_for(row, astronaut):
+    data = encode_png(astronaut)
+    sample = Sample(row["id"], "png", data, row)
+    plain, shaded = (
+        next(iter(label(iter([sample]), FitFaceParams(photometric=weight, photometric_steps=20))))
+        for weight in (0, 300)
+    )
+    assert shaded["kept"]
+    assert plain["identity"] != shaded["identity"]
+    np.testing.assert_allclose(plain["identity"], shaded["identity"], atol=0.3)
+
+
 def test_cameras_and_motions_are_inverse(row):
     rotation, translation = motion_of(np.array([row["camera"]]), np.array([3.3]))
     assert float(translation.norm()) == pytest.approx(3.3)
@@ -109,6 +122,16 @@ def test_the_overlay_covers_the_face_and_leaves_the_rest(row, astronaut):
     assert changed[64, 64]
     assert not changed[:4].any()
     assert 0.15 < changed.mean() < 0.6
+
+
+def test_an_offset_of_the_points_is_seen_through_the_camera():
+    rng = np.random.default_rng(2)
+    points, offset = rng.normal(0, 0.1, (468, 3)), rng.normal(0, 0.002, (468, 3))
+    pose = geometry.pose_on_sphere(torch.tensor(0.4), torch.tensor(0.1)).double()
+    label_25 = geometry.pack_label(pose, geometry.intrinsics(3.0).double())
+    seen = geometry.project(label_25[None], torch.from_numpy(points + offset)[None])[0][0].numpy()
+    slopes, rests = observe(points, label_25.numpy(), seen)
+    np.testing.assert_allclose(np.einsum("pia,pa->pi", slopes, offset), rests, atol=5e-5)  # to first order
 
 
 def test_a_known_habit_of_the_detector_is_measured():
