@@ -89,11 +89,11 @@ def test_the_photometric_term_can_be_asked_for(row, astronaut):
     sample = Sample(row["id"], "png", data, row)
     plain, shaded = (
         next(iter(label(iter([sample]), FitFaceParams(photometric=weight, photometric_steps=20))))
-        for weight in (0, 300)
+        for weight in (0, 100)
     )
     assert shaded["kept"]
     assert plain["identity"] != shaded["identity"]
-    np.testing.assert_allclose(plain["identity"], shaded["identity"], atol=0.3)
+    np.testing.assert_allclose(plain["identity"], shaded["identity"], atol=0.6)
 
 
 def test_cameras_and_motions_are_inverse(row):
