@@ -307,7 +307,6 @@ def main(
     if s.params.boxes == "embedded":  # the stage detect has judged already whether small faces count
         rivals = {row["id"] for row in tables.read(detected).to_pylist() if row["reason"] == "several_faces"}
     table = decide(seen, faces, ratios, s.params, rivals)
-    table = decide(seen, faces, ratios, s.params)
     table = review.apply(table, review.read(), _by_hand)
     finish(
         s,
