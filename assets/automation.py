@@ -16,6 +16,7 @@ from ops.dag import PARAMS_FILE, Dag, load_yaml
 from ops.ledger import digest
 from ops.policy import load_policies, reasons_to_train
 from ops.runtime.errors import LineamentError
+from ops.versioning import dvc
 
 QUIET = 30.0  # seconds without a change before new files count, so that a copy under way is not taken half-done
 
@@ -129,6 +130,44 @@ def _folder_sensor(name: str, job: dg.JobDefinition) -> dg.SensorDefinition:
         if age < QUIET:
             return dg.SkipReason("files are still coming")
         return dg.SensorResult([dg.RunRequest(run_key=f"{name}-{state}")], cursor=state)
+
+    return look
+
+
+def imports(root: Path) -> list[str]:
+    """The pointers of `dvc import-url`: .dvc files that name where their data come from."""
+    skipped = {".venv", ".dvc", ".git", "champions", "starts"}
+    files = [path for path in root.rglob("*.dvc") if path.is_file() and not skipped.intersection(path.parts)]
+    return sorted(path.relative_to(root).as_posix() for path in files if (load_yaml(path).get("deps")))
+
+
+def import_sensors(root: Path, jobs: Mapping[str, dg.JobDefinition]) -> list[dg.SensorDefinition]:
+    """The sensor that asks imported addresses whether they changed; none where nothing is imported."""
+    return [_import_sensor(jobs["demo"])] if imports(root) else []
+
+
+def _import_sensor(job: dg.JobDefinition) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="imported_sources",
+        job=job,
+        minimum_interval_seconds=600,
+        description="Asks where data were imported from (dvc import-url) whether they changed, which `dvc status` does "
+        "not; takes the new ones and runs what follows from them.",
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def look(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        root = project_root()
+        before = {file: (root / file).read_text() for file in imports(root)}
+        try:
+            for file in before:
+                dvc(root, "update", file, patience=0)
+        except LineamentError as error:
+            return dg.SkipReason(f"trying again: {error}")
+        changed = [file for file, text in before.items() if (root / file).read_text() != text]
+        if not changed:
+            return dg.SkipReason("nothing that was imported has changed")
+        context.log.info(f"changed: {', '.join(changed)}")
+        return dg.SensorResult([dg.RunRequest(run_key=digest([(root / file).read_text() for file in changed]))])
 
     return look
 

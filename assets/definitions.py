@@ -4,8 +4,15 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.automation import folder_sensors, refresh_schedules, retraining_schedules, retraining_sensors
+from assets.automation import (
+    folder_sensors,
+    import_sensors,
+    refresh_schedules,
+    retraining_schedules,
+    retraining_sensors,
+)
 from assets.checks import dvc_check
+from assets.experiments import EXPERIMENTS, sweep, watch_experiments
 from assets.jobs import EXECUTOR, Steps, standing_jobs
 from assets.lineage import stage_assets
 from assets.project import project_root
@@ -21,12 +28,13 @@ def definitions(root: Path) -> dg.Definitions:
     """
     dag = Dag.load(root)
     jobs = standing_jobs(Steps(dag))
+    source_sensors = [*folder_sensors(root, jobs), *import_sensors(root, jobs)]
     return dg.Definitions(
-        assets=stage_assets(dag),
+        assets=[*stage_assets(dag), EXPERIMENTS],
         asset_checks=[dvc_check(dag)],
-        jobs=list(jobs.values()),
+        jobs=[*jobs.values(), sweep],
         schedules=[*refresh_schedules(root, jobs), *retraining_schedules(root, jobs)],
-        sensors=[sync_with_dvc, *folder_sensors(root, jobs), *retraining_sensors(root, jobs)],
+        sensors=[sync_with_dvc, watch_experiments, *source_sensors, *retraining_sensors(root, jobs)],
         executor=EXECUTOR,
     )
 

@@ -13,6 +13,7 @@ from assets.state import DATA_VERSION
 from ops.dag import Dag, StageSpec, Unit, unit_name
 from ops.ledger import Workspace
 
+REPORT = "data/report/index.html"
 FORCE = dg.Field(bool, default_value=False, description="Run the command even if DVC finds nothing changed.")
 
 
@@ -52,6 +53,8 @@ def asset_spec(dag: Dag, spec: StageSpec, workspace: Workspace) -> dg.AssetSpec:
         "makes": dg.MetadataValue.text(", ".join(spec.template.outs)),
         "parameters": dg.MetadataValue.text(", ".join(name or file for file, name in spec.template.params)),
     }
+    if (dag.root / REPORT).is_file():
+        metadata["report"] = dg.MetadataValue.path(str(dag.root / REPORT))
     return dg.AssetSpec(
         spec.name,
         deps=[dependency(dag, spec, dag.stages[parent]) for parent in dag.stage_parents(spec.name)],

@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks.harness import Row, at_most, seconds
 
 REPEATS = 5
+KILLS = int(os.environ.get("LINEAMENT_REPEATS", "20"))  # of each kind of accident
 SOURCES = ("one", "two", "three")
 LABELS = ("screen", "detect", "landmarks", "align", "camera", "segment")
 
@@ -32,6 +33,46 @@ with dg.DagsterInstance.local_temp() as instance:
     steps = len([event for event in result.all_events if event.is_step_success])
     print("SECONDS_A_STAGE", (time.perf_counter() - started) / steps)
 """
+
+
+# The check that asks DVC, over all assets, and one tick of the sensor that tells Dagster of everything.
+CHECK = """
+import time
+import dagster as dg
+from assets.project import project_root
+from assets.state import agreement
+from ops.dag import Dag
+from ops.versioning import dvc_status
+started = time.perf_counter()
+dag = Dag.load(project_root())
+status = dvc_status(dag.root)
+assert all(agreement(spec, status).passed for spec in dag.stages.values())
+print("SECONDS", time.perf_counter() - started)
+"""
+SYNC = """
+import time
+import dagster as dg
+from assets.state import sync_with_dvc
+with dg.DagsterInstance.local_temp() as instance:
+    started = time.perf_counter()
+    with dg.build_sensor_context(instance) as context:
+        said = str(sync_with_dvc(context))
+    assert "reported" in said, said
+    print("SECONDS", time.perf_counter() - started)
+"""
+
+
+def write_wide_project(root: Path) -> None:
+    """40 stages of 5 units each, in chains."""
+    root.mkdir()
+    lines = ["stages:"]
+    for number in range(40):
+        before = f"s{number - 1:02}" if number % 8 else ""
+        lines += [f"  s{number:02}:", "    matrix:", "      part: [a, b, c, d, e]"]
+        lines += [f"    cmd: echo s{number:02} > s{number:02}-${{item.part}}.txt"]
+        lines += ["    deps:", f"      - {before}-${{item.part}}.txt"] if before else []
+        lines += ["    outs:", f"      - s{number:02}-${{item.part}}.txt"]
+    (root / "dvc.yaml").write_text("\n".join(lines) + "\n")
 
 
 def write_project(root: Path) -> None:
@@ -87,7 +128,20 @@ def rows() -> list[Row]:
         single = median(["-m", "dvc", "repro", "--single-item", "shards"], root)
         loading = median(["-c", "import assets.definitions"])
         stage = float(run(["-c", MATERIALISE], environment).split("SECONDS_A_STAGE")[1])
+        wide = Path(temporary) / "wide"
+        write_wide_project(wide)
+        environment["LINEAMENT_ROOT"] = str(wide)
+        run(["-m", "dvc", "init", "--no-scm", "-q"], environment, wide)
+        run(["-m", "dvc", "repro", "-q"], environment, wide)
+        checked = float(run(["-c", CHECK], environment).split("SECONDS")[1])
+        synced = float(run(["-c", SYNC], environment).split("SECONDS")[1])
+    repeats = {**os.environ, "LINEAMENT_REPEATS": str(KILLS)}
+    tests = str(Path(__file__).parents[1] / "tests/assets/test_kills.py")
+    died = subprocess.run([sys.executable, "-m", "pytest", "-q", "--timeout=1800", tests], env=repeats, check=False)
     return [
+        at_most("orchestration/check of 40 stages x 5, all up to date", checked, "s", 10.0),
+        at_most("orchestration/sync of 40 stages x 5 run by hand", synced, "s", 30.0),
+        at_most("orchestration/failed of 60 collisions and kills", float(died.returncode != 0), "", 0),
         at_most("orchestration/dvc repro, nothing to do", repro, "s", 2.5),
         at_most("orchestration/loading the code location", loading, "s", 3.0),
         at_most("orchestration/no-op materialisation, a stage", stage, "s", 2.5, reference=single),

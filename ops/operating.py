@@ -1,9 +1,10 @@
-"""The commands of who runs a project: doctor, models, changes."""
+"""The commands of who runs a project: doctor, models, changes, backup, restore."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,25 @@ def add_operating_commands(commands: Any) -> None:
     models.set_defaults(run=_models)
     changes = commands.add_parser("changes", help="what is new and gone in the training shards, and how they drifted")
     changes.set_defaults(run=_changes)
+    for name, text in (("backup", "keep what neither git nor DVC keeps"), ("restore", "put a backup's files back")):
+        command = commands.add_parser(name, help=f"{text}: Dagster's events, remembered data versions")
+        command.add_argument("file", type=Path, help="the archive, .tar.gz")
+        command.set_defaults(run=_backup)
     doctor = commands.add_parser("doctor", help="is everything there that a run needs? With a remedy for each finding")
     doctor.add_argument("--json", action="store_true", help="for programs")
     doctor.set_defaults(run=_doctor)
+
+
+def _backup(arguments: argparse.Namespace) -> int:
+    from ops import backup
+
+    home = Path(os.environ.get("DAGSTER_HOME") or ".dagster")
+    if arguments.command == "backup":
+        names = backup.back_up(Path(), home, arguments.file)
+    else:
+        names = backup.restore(arguments.file, Path(), home)
+    print(f"{arguments.file}: {len(names)} files. Data are DVC's: dvc push, dvc pull.")
+    return 0
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -13,6 +15,7 @@ from tqdm import tqdm
 from ops.runtime.launch import is_first
 
 T = TypeVar("T")
+LOG_VARIABLE = "LINEAMENT_LOG"  # `json` for a JSON object a line, for those who collect logs
 
 
 class Reporter:
@@ -25,7 +28,15 @@ class Reporter:
 
     def log(self, message: str) -> None:
         """One line to whoever watches."""
-        tqdm.write(f"[{self.name}] {message}", file=sys.stderr)
+        if os.environ.get(LOG_VARIABLE) == "json":
+            record = {
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "stage": self.name,
+                "message": message,
+            }
+            tqdm.write(json.dumps(record), file=sys.stderr)
+        else:
+            tqdm.write(f"[{self.name}] {message}", file=sys.stderr)
         if self._pipes is not None:
             self._pipes.log.info(message)
 

@@ -14,6 +14,7 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
+from assets import automation
 from assets.definitions import definitions
 from assets.project import ROOT_VARIABLE
 from assets.state import Journal, sync_with_dvc
@@ -256,7 +257,7 @@ def quick_dvc(monkeypatch: pytest.MonkeyPatch) -> None:
                 raise LineamentError(f"dvc {words[0]} failed")
         return ""
 
-    for module in (versioning, registry):
+    for module in (versioning, registry, automation):
         monkeypatch.setattr(module, "dvc", dvc)
 
 

@@ -134,3 +134,15 @@ def test_a_misspelt_threshold_is_named(project: Path) -> None:
     (project / "params.yaml").write_text("preflight:\n  disc_gb: 1\n")
     with pytest.raises(LineamentError, match="the nearest valid key is 'disk_gb'"):
         preflight.check_room("one", project / "params.yaml")
+
+
+def test_messages_as_json_for_those_who_collect_logs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ops.runtime.progress import Reporter
+
+    monkeypatch.setenv("LINEAMENT_LOG", "json")
+    Reporter("screen").log('said "so"')
+    record = json.loads(capsys.readouterr().err)
+    assert (record["stage"], record["message"]) == ("screen", 'said "so"')
+    assert record["time"].endswith("+00:00")
