@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,11 +25,16 @@ from ops.runtime.shardwork import digest
 from ops.runtime.weights import require
 from ops.store.tar import file_sha256
 
+LOW = 16 + 24 + 32  # channels of the first three maps, pooled: colours and textures rather than things
 SIDE = 224  # of the pictures that the weights were trained on (Sandler et al. 2018)
 
 
 class MobileNetFeatures:
-    """MobileNetV2's 1280 pooled features.
+    """MobileNetV2's 1280 pooled features, and 72 of its first layers.
+
+    The many features say what is in a picture, and a distance of them wants thousands of samples. The few say which
+    colours, edges and textures it has; a hundred samples fill their covariance. Numbers of the latter are called
+    ``mobilenetv2_low``.
 
     Attributes:
         name: the suffix of every number made with them.
@@ -48,12 +54,18 @@ class MobileNetFeatures:
         except ValueError as error:
             raise LineamentError(f"{path}: not MobileNetV2's weights: {error}.") from None
 
-    @torch.inference_mode()
     def embed(self, images: Iterable[np.ndarray]) -> np.ndarray:
         """Square pictures, each (H, H, 3) uint8, one after the other to (N, 1280) float32, in constant memory."""
-        found = [np.zeros((0, self.network.dimensions), np.float32)]
+        return self.levels(images)[:, LOW:]
+
+    @torch.inference_mode()
+    def levels(self, images: Iterable[np.ndarray]) -> np.ndarray:
+        """As :meth:`embed`, (N, 72 + 1280): the features of the first layers, then the others."""
+        found = [np.zeros((0, LOW + self.network.dimensions), np.float32)]
         for part in _batches(images, self.batch):
-            found.append(self.network(self.prepare(part)).cpu().numpy())
+            maps = self.network.maps(self.prepare(part))
+            pooled = [*maps[:3], self.network.last(maps[-1])]
+            found.append(torch.cat([values.mean(dim=(2, 3)) for values in pooled], dim=1).cpu().numpy())
         return np.concatenate(found)
 
     def prepare(self, images: Sequence[np.ndarray]) -> Tensor:
@@ -66,6 +78,21 @@ class MobileNetFeatures:
     def distances(self, a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
         """Perceptual distances (N,) of pictures in pairs."""
         return perceptual_distance(self.network, self.prepare(a), self.prepare(b)).cpu().numpy()
+
+
+class Embeds(Protocol):
+    """Any backbone: what can be asked of it."""
+
+    def embed(self, images: Iterable[np.ndarray]) -> np.ndarray: ...
+
+
+def levels_of(backbone: Embeds, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 72) features of the first layers and (N, D) of the last; none of the former from another backbone."""
+    if isinstance(backbone, MobileNetFeatures):
+        low, features = np.split(backbone.levels(images), [LOW], axis=1)
+        return low, features
+    features = backbone.embed(images)
+    return np.zeros((len(features), 0), np.float32), features
 
 
 @lru_cache(maxsize=2)

@@ -122,10 +122,12 @@ def numbers_of(
     found: dict[str, np.ndarray], real: RealHeads, calibrated: artefacts.Calibrated, p: EvaluateHeadsParams
 ) -> dict[str, Any]:
     """All numbers of one variant, from the facts of :func:`ops.evaluate.heads_measure.measure`."""
-    features, azimuths = found["sample_features"], found["sample_azimuths"]
-    fd, kd = {}, {}
+    low, features, azimuths = found["sample_low"], found["sample_features"], found["sample_azimuths"]
+    fd, fd_low, kd = {}, {}, {}
     for view in VIEWS:
-        fd[view], kd[view] = _distances(features[in_view(azimuths, view)], _real(real, view), p)
+        ours, theirs = in_view(azimuths, view), in_view(real.azimuths, view)
+        fd[view], kd[view] = _distances(features[ours], real.features[theirs], p)
+        fd_low[view], _ = _distances(low[ours], real.low[theirs], p)
     by_azimuth = []
     for number in range(BINS):
         a, b = features[bin_of(azimuths) == number], real.features[bin_of(real.azimuths) == number]
@@ -135,13 +137,19 @@ def numbers_of(
     shaped = found["view_features"].reshape(p.objects, p.views, -1)
     front, back = found["front_back"]
     curve = [
-        {"step": int(name.removeprefix("snapshot_")), **_plain(frechet_between(found[name], real.features))}
+        {
+            "step": int(name.removeprefix("snapshot_")),
+            "fd": _plain(frechet_between(found[name], real.features))["value"],
+            "fd_low": _plain(frechet_between(found[name.replace("snapshot", "low")], real.low))["value"],
+            "samples": len(found[name]),
+        }
         for name in sorted(found)
         if name.startswith("snapshot_")
     ]
     depth, colour, seen = (_mean(column) for column in found["agreement"].T)
     return {
         "fd": fd,
+        "fd_low": fd_low,
         "kd": kd,
         "kd_by_azimuth": by_azimuth,
         "fd_curve": curve,
@@ -214,21 +222,18 @@ def summary(results: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
         curve = found["fd_curve"]
         variants[name] = {
             "fd_mobilenetv2": {view: found["fd"][view].get("value") for view in VIEWS},
+            "fd_mobilenetv2_low": {view: found["fd_low"][view].get("value") for view in VIEWS},
             "kd_mobilenetv2": {view: found["kd"][view].get("value") for view in VIEWS},
             "fake_face_rate": found["artefacts"]["fake_face_rate"],
             "high_quality_rate": found["artefacts"]["high_quality_rate"],
             "mirrored": _round(found["mirrored"]["score"]),
             "depth_disagreement": found["consistency"]["depth"],
             "identity_auc": _round(found["identity"]["auc"]),
-            "fd_first_to_last": [_round(curve[0]["value"]), _round(curve[-1]["value"])] if curve else None,
+            "first_to_last": {key: [curve[0][key], curve[-1][key]] for key in ("fd", "fd_low")} if curve else None,
         }
     keys = ("samples", "real", "heads", "views", "resize", "seed")
     false = about["calibration"]["false_alarms"]["face_behind"]
     return {"variants": variants, **{key: about[key] for key in keys}, "fake_face_false_alarms": false}
-
-
-def _real(real: RealHeads, view: str) -> np.ndarray:
-    return real.features[in_view(real.azimuths, view)]
 
 
 def _distances(a: np.ndarray, b: np.ndarray, p: EvaluateHeadsParams) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -18,7 +18,7 @@ from ops.apply.generators import to_uint8
 from ops.apply.heads import Heads
 from ops.evaluate import consistency
 from ops.evaluate.backbones import Backbone
-from ops.evaluate.features import load_features
+from ops.evaluate.features import levels_of, load_features
 from ops.evaluate.heads_views import RealHeads, azimuths_of, face_score, in_view, mask_facts, sharpness
 from ops.evaluate.identity import load_recogniser
 from ops.runtime.errors import LineamentError
@@ -62,14 +62,20 @@ def draw_samples(heads: Heads, real: RealHeads, backbone: Backbone, p: EvaluateH
     """Features of pictures from the data's cameras, untruncated, as in training and in EG3D's FID."""
     rng = np.random.default_rng(p.seed)
     cameras = real.cameras[rng.integers(len(real.cameras), size=p.samples)].astype(np.float32)
-    features = []
+    low, features = [], []
     for start in range(0, p.samples, heads.batch):
         part = torch.from_numpy(cameras[start : start + heads.batch]).to(heads.device)
         z = torch.cat([heads.latent(p.seed * 1_000_003 + start + i) for i in range(len(part))])
         with torch.inference_mode():
             output = heads.checked(heads.net(z, part, noise="const", jitter=False))
-        features.append(backbone.embed(to_uint8(output.image)))
-    return {"sample_features": np.concatenate(features), "sample_azimuths": azimuths_of(cameras)}
+        first, last = levels_of(backbone, to_uint8(output.image))
+        low.append(first)
+        features.append(last)
+    return {
+        "sample_low": np.concatenate(low),
+        "sample_features": np.concatenate(features),
+        "sample_azimuths": azimuths_of(cameras),
+    }
 
 
 def look_around(heads: Heads, backbone: Backbone, weights: Path, p: EvaluateHeadsParams) -> dict[str, np.ndarray]:
@@ -141,5 +147,5 @@ def _snapshots(heads: Heads, backbone: Backbone) -> dict[str, np.ndarray]:
         step = int(Path(name).stem.removeprefix("step-"))
         if "images" not in tensors:
             raise LineamentError(f"{heads.folder / name}: holds no pictures. {remedy}")
-        found[f"snapshot_{step:09d}"] = backbone.embed(tensors["images"].numpy())
+        found[f"low_{step:09d}"], found[f"snapshot_{step:09d}"] = levels_of(backbone, tensors["images"].numpy())
     return found

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from ops.evaluate.backbones import Backbone
+from ops.evaluate.features import levels_of
 from ops.perception.blazeface import detect
 from ops.runtime.errors import LineamentError
 from ops.store.pictures import decode, decode_grey, resize
@@ -29,7 +30,7 @@ class RealHeads:
     """The data set as evaluation sees it: N pictures at one size.
 
     Attributes:
-        features: (N, D).
+        features: (N, 1280); low: (N, 72), see ops.evaluate.features.
         cameras: (N, 25).
         azimuths: (N,) degrees, from the cameras.
         true_azimuths: (N,) degrees; the studio's truth where there is one, else NaN.
@@ -41,6 +42,7 @@ class RealHeads:
     """
 
     features: np.ndarray
+    low: np.ndarray
     cameras: np.ndarray
     azimuths: np.ndarray
     true_azimuths: np.ndarray
@@ -108,9 +110,9 @@ def read_real(
             )
             yield image
 
-    features = backbone.embed(pictures())
+    low, features = levels_of(backbone, pictures())
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    return RealHeads(features=features, azimuths=azimuths_of(columns["cameras"]), **columns)
+    return RealHeads(features=features, low=low, azimuths=azimuths_of(columns["cameras"]), **columns)
 
 
 def true_azimuths(truth: Path) -> dict[str, float]:

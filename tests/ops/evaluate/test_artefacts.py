@@ -17,6 +17,7 @@ def real(count: int = 200, seed: int = 0, **changes: np.ndarray) -> RealHeads:
     azimuths = rng.uniform(-180, 180, count)
     values = {
         "features": np.ones((count, D)) + rng.normal(0, 0.1, (count, D)),
+        "low": np.zeros((count, 72)),
         "cameras": np.zeros((count, 25)),
         "azimuths": azimuths,
         "true_azimuths": np.full(count, np.nan),

@@ -35,6 +35,15 @@ def test_features_come_in_batches_of_any_stream(backbone, monkeypatch):
     assert backbone.embed([]).shape == (0, 1280)
 
 
+def test_levels_hold_both_kinds(backbone):
+    images = noise(2)
+    levels = backbone.levels(images)
+    assert levels.shape == (2, 72 + 1280)
+    assert np.array_equal(levels[:, 72:], backbone.embed(images))
+    first = backbone.network.maps(backbone.prepare(images))[0].mean(dim=(2, 3))
+    assert np.allclose(levels[:, :16], first, atol=1e-6)
+
+
 def test_distances_of_pairs(backbone):
     a, b = noise(2), noise(2)
     assert (backbone.distances(a, a) == 0).all()

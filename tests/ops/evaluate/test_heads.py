@@ -96,8 +96,9 @@ def test_the_curve_is_the_distance_of_kept_pictures(ran, results, weights):
     wanted = frechet(Moments.of([backbone.embed(images)]), Moments.of([backbone.embed(real)])).value
     curve = results["variants"]["spherehead"]["fd_curve"]
     assert [point["step"] for point in curve] == [0, 40]
-    assert curve[1]["value"] == pytest.approx(wanted, rel=1e-3)
-    assert curve[0]["value"] > 2 * curve[1]["value"]
+    assert curve[1]["fd"] == pytest.approx(wanted, rel=1e-3)
+    assert curve[0]["fd_low"] > 2 * curve[1]["fd_low"]
+    assert curve[0]["samples"] == 8
     assert halved(results["variants"]["spherehead"])
     assert results["variants"]["eg3d"]["fd_curve"] == []
 
@@ -113,7 +114,7 @@ def test_what_differs_is_said(results):
     assert "other shards than those at hand: EG3D." in text
     assert results["variants"]["spherehead"]["same_data"]
     worse = {
-        "fd_curve": [{"value": 10}, {"value": 6}],
+        "fd_curve": [{"fd_low": 10}, {"fd_low": 6}],
         "same_data": True,
         "fd": {v: {} for v in ("all", "front", "back")},
     }
