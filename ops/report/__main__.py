@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ops.evaluate import plots
 from ops.evaluate.published import TITLES
-from ops.report import data, labels, models, protocols, record
+from ops.report import data, heads, labels, models, protocols, record
 from ops.report.page import Embedding, Html, Missing, Section, absences, attempt, join, render, tag, warning
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
@@ -66,6 +66,7 @@ def build(root: Path, params: ReportParams) -> str:
         _section("training", "Training", partial(models.training_section, root, how)),
         _section("views", "One object from nine angles", partial(models.strips_section, root, how)),
         _section("verification", "Is it the same person from the side?", partial(models.verification_section, root)),
+        _section("heads", "Heads from all sides", partial(heads.section, root, how)),
         _section("protocols", "The papers' tables", partial(protocols.protocols_section, root)),
         _section("timings", "Seconds", partial(record.timings_section, root)),
         _section("machine", "Machine and versions", partial(record.machine_section, root)),

@@ -19,6 +19,8 @@ from ops.curate.parse import ParseParams
 from ops.curate.screen import ScreenParams
 from ops.curate.segment import SegmentParams
 from ops.evaluate.giraffe import EvaluateGiraffeParams
+from ops.evaluate.heads import EvaluateHeadsParams
+from ops.evaluate.invert_heads import InvertHeadsParams
 from ops.evaluate.labels import EvaluateLabelsParams
 from ops.evaluate.tables import EvaluateProtocolsParams
 from ops.fit.body import FitBodyParams
@@ -63,6 +65,8 @@ STAGES = {
     "train_giraffe": TrainGiraffeParams,
     "train_heads": TrainHeadsParams,
     "evaluate_giraffe": EvaluateGiraffeParams,
+    "evaluate_heads": EvaluateHeadsParams,
+    "invert_heads": InvertHeadsParams,
     "evaluate_labels": EvaluateLabelsParams,
     "evaluate_protocols": EvaluateProtocolsParams,
     "report": ReportParams,
