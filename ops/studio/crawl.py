@@ -119,7 +119,7 @@ class Studio:
         return self._avatars[identity]
 
     def shot(self, identity: int, number: int, *, wide: bool = False) -> tuple[View, Shot]:
-        """A portrait and its view: of the head, or from the waist up."""
+        """A portrait and its view: of the head, or head and shoulders."""
         if wide:
             extent = stream(self.params.seed, 11, identity, number).uniform(
                 self.params.wide_extent_min, self.params.wide_extent_max

@@ -56,9 +56,11 @@ class StudioParams(Params):
     png_share: float = Field(default=0.04, ge=0, le=1)  # unpublished: our choice
     webp_share: float = Field(default=0.04, ge=0, le=1)  # unpublished: our choice
     rubbish: RubbishShares = RubbishShares()
-    wide: int = Field(default=0, ge=0)  # pictures of each person from the waist up; unpublished: our choice
-    wide_extent_min: float = Field(default=2.3, gt=0.5)  # world units across at the head: 85 cm, as AniPortraitGAN's
-    wide_extent_max: float = Field(default=3.1, gt=0.5)  # crops of SHHQ; unpublished: our choice
+    wide: int = Field(default=0, ge=0)  # head and shoulders of each person, as SHHQ's crops; unpublished: our choice
+    wide_extent_min: float = Field(
+        default=1.8, gt=0.5
+    )  # world units across at the head: 67 cm; unpublished: our choice
+    wide_extent_max: float = Field(default=2.2, gt=0.5, le=2.4)  # 81 cm; beyond, the model's waist and wrists show
     uv: bool = Field(default=False, description="whether the truth tells each pixel's texture coordinates")
     clips: int = Field(default=0, ge=0)  # videos of people who talk, one person after the other
     clip_frames: int = Field(default=75, ge=1)  # unpublished: our choice; three seconds

@@ -112,6 +112,7 @@ def draw_camera(
     """A label (25,): distance, framing and focal length vary as in hand-held pictures; central principal point."""
     extent = rng.uniform(params.extent_min, params.extent_max) if extent is None else extent
     radius = 2.7 * float(np.exp(rng.uniform(np.log(0.8), np.log(2.2))))  # 0.8 to 2.2 m
+    radius = min(radius * max(1.0, extent / 1.75), 6.0)  # nobody stands so near for more than the head
     # Portraits are framed lower than the head's middle, and never quite centred.
     pivot = rng.normal(0, 0.045), -0.16 * extent + rng.normal(0, 0.04)
     angles = np.deg2rad([azimuth, elevation, roll])
