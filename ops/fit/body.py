@@ -18,7 +18,7 @@ from torch import Tensor
 
 from models import camera as geometry
 from models.parametric.base import JOINTS
-from ops.curate.crop import crop_quad, from_crop, to_crop
+from ops.curate.crop import crop_quad, from_crop, quad_side, to_crop
 from ops.curate.labelling import Sample, finish, keep, label_shards, reject
 from ops.curate.sheets import draw_points
 from ops.fit.overlay import draw_mesh
@@ -72,7 +72,7 @@ class Look:
 
 
 def look(image: np.ndarray, quad: np.ndarray, weights: Path, min_score: float) -> Look | None:
-    """Measure a picture; None where there is no person.
+    """Measure a picture; None where no person has its face in the crop.
 
     Args:
         image: (H, W, 3) uint8.
@@ -80,19 +80,24 @@ def look(image: np.ndarray, quad: np.ndarray, weights: Path, min_score: float) -
         weights: folder of the stage ``weights``.
         min_score: of the person detector.
     """
-    region = find_body(image, weights, min_score)
+    window, far = window_quad(quad), np.array(image.shape[1::-1])
+    low = np.clip(np.floor(window.min(0)), 0, far - 1).astype(int)
+    high = np.maximum(np.clip(np.ceil(window.max(0)), 0, far).astype(int), low + 1)
+    part = np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]])
+    region = find_body(part, weights, min_score, face=(quad.mean(0) - low, quad_side(quad) / 2))
     if region is None:
         return None
-    pose: Pose = find_points_twice(image, region, weights)
+    pose: Pose = find_points_twice(part, region, weights)
+    places = pose.points + low
     chosen = [INDEX[name] for name in POINTS]
     across = quad[3] - quad[0]
     roll = np.arctan2(across[1], across[0])  # the crop's own turn, which its camera does not know of
     line = pose.world[INDEX["left_shoulder"]] - pose.world[INDEX["right_shoulder"]]
     c, s = np.cos(roll), np.sin(roll)
     line = np.array([c * line[0] + s * line[1], -s * line[0] + c * line[1], line[2]])
-    inside = ((pose.points >= 0) & (pose.points < image.shape[1::-1])).all(1)  # beyond the edges it only guesses
+    inside = ((places >= 0) & (places < far)).all(1)  # beyond the edges it only guesses
     return Look(
-        to_crop(pose.points[chosen], quad),
+        to_crop(places[chosen], quad),
         (pose.visibility * inside)[chosen],
         line / max(float(np.linalg.norm(line)), 1e-9),
         outside_distance(image, quad, weights),

@@ -1,9 +1,9 @@
 """33 points of a person with BlazePose: a detector finds the body's frame, a second network the points in it.
 
 Facts of the networks (mediapipe, modules/pose_detection and pose_landmark): the detector sees 224 x 224 pixels and has
-two anchors at 28 x 28 and 14 x 14 cells and six at 7 x 7; of its four key points the first is the middle of the hips
-and the second lies on the circle around the whole body. The landmarker's square is 1.25 times that circle's box,
-turned so that the body stands upright.
+two anchors at 28 x 28 and 14 x 14 cells and six at 7 x 7; its boxes are faces; of its four key points the first is the
+middle of the hips and the second lies on the circle around the whole body. The landmarker's square is 1.25 times that
+circle's box, turned so that the body stands upright.
 """
 
 from __future__ import annotations
@@ -55,13 +55,16 @@ def _centres() -> np.ndarray:
     return np.concatenate(grids)
 
 
-def find_body(image: np.ndarray, weights: Path, min_score: float) -> Region | None:
+def find_body(
+    image: np.ndarray, weights: Path, min_score: float, face: tuple[np.ndarray, float] | None = None
+) -> Region | None:
     """The square around the likeliest person, turned upright; None where none scores ``min_score``.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         weights: folder of the stage ``weights``.
         min_score: in [0, 1].
+        face: centre (2,) and radius in pixels of where the person's face must be; anywhere if not given.
     """
     net = network("blazepose_detection", weights)
     height, width = image.shape[:2]
@@ -71,6 +74,9 @@ def find_body(image: np.ndarray, weights: Path, min_score: float) -> Region | No
     small = cv2.warpAffine(image, to_input, (net.side, net.side), flags=cv2.INTER_AREA)
     regressors, logits = sorted(net(small.astype(np.float32) / 127.5 - 1), key=lambda output: -output.shape[-1])
     scores = expit(logits[:, 0])
+    if face is not None:
+        faces = (regressors[:, :2] / net.side + _centres()) * side - offset
+        scores = np.where(np.hypot(*(faces - face[0]).T) <= face[1], scores, 0)
     best = int(scores.argmax())
     if scores[best] < min_score:
         return None

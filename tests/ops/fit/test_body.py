@@ -179,6 +179,21 @@ def test_turning_the_picture_turns_the_points(astronaut, weights):
     assert np.abs(expected - sideways.points)[[0, 7, 8, 11, 12]].max() < 40
 
 
+def test_of_two_people_the_one_with_the_face_is_found(astronaut, weights, row):
+    both = np.concatenate([astronaut[:, ::-1], astronaut], axis=1)
+    quad = np.array(row["quad"]).reshape(4, 2)
+    width = astronaut.shape[1]
+    mirrored = (quad * [-1, 1] + [width, 0])[[3, 2, 1, 0]]
+    beside = quad + np.array([width, 0])
+    alone = body.look(astronaut, quad, weights, 0.3)
+    right, left = (body.look(both, q, weights, 0.3) for q in (beside, mirrored))
+    np.testing.assert_allclose(right.points[:2], alone.points[:2], atol=0.25)  # the other is 3 off
+    np.testing.assert_allclose(
+        left.points[[1, 0]] * [-1, 1] + [1, 0], alone.points[:2], atol=0.25
+    )  # the other is 3 off
+    assert body.look(both, beside + np.array([0, 0.5 * width]), weights, 0.3) is None
+
+
 def test_a_photo_is_fitted(astronaut, weights, row):
     (found,) = body.label(iter([sample(astronaut, row)]), PARAMS, weights)
     assert found["kept"]
