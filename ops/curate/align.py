@@ -22,6 +22,7 @@ SCHEMA = tables.schema(pa.field("quad", pa.list_(pa.float32())), pa.field("crop_
 EYE_RIGHT = (33, 160, 158, 133, 153, 144)  # of the subject, on the left of the picture
 EYE_LEFT = (362, 385, 387, 263, 373, 380)
 MOUTH_RIGHT, MOUTH_LEFT = 61, 291
+IBUG = 68  # points of face-alignment's networks: eyes from 36 and 42 on, mouth corners 48 and 54
 
 
 class AlignParams(Params):
@@ -31,18 +32,22 @@ class AlignParams(Params):
 
 
 def ffhq_quad(points: np.ndarray, scale: float = 1.0) -> np.ndarray:
-    """FFHQ's square from FaceMesh landmarks (NVlabs/ffhq-dataset: eyes x 2.0, eyes to mouth x 1.8, centre + 0.1).
+    """FFHQ's square from landmarks (NVlabs/ffhq-dataset: eyes x 2.0, eyes to mouth x 1.8, centre + 0.1).
 
     Args:
-        points: (468, 2 or more), pixels.
+        points: (468 or 68, 2 or more), pixels.
         scale: makes the square larger or smaller about its centre.
 
     Returns:
         (4, 2) corners: top-left, bottom-left, bottom-right, top-right.
     """
     flat = points[:, :2].astype(np.float64)
-    right, left = flat[list(EYE_RIGHT)].mean(0), flat[list(EYE_LEFT)].mean(0)
-    eyes, mouth = (right + left) / 2, (flat[MOUTH_RIGHT] + flat[MOUTH_LEFT]) / 2
+    if len(flat) == IBUG:
+        right, left, mouth = flat[36:42].mean(0), flat[42:48].mean(0), flat[[48, 54]].mean(0)
+    else:
+        right, left = flat[list(EYE_RIGHT)].mean(0), flat[list(EYE_LEFT)].mean(0)
+        mouth = flat[[MOUTH_RIGHT, MOUTH_LEFT]].mean(0)
+    eyes = (right + left) / 2
     across, down = left - right, mouth - eyes
     x = across + np.array([down[1], -down[0]])  # the mean of both directions: a face may be turned away
     x /= np.hypot(*x)

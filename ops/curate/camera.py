@@ -62,28 +62,40 @@ def canonical_points() -> np.ndarray:
     return points
 
 
+# FaceMesh's points at those of the 68 that have a certain place on it, from 17 on (brows, nose, eyes, mouth); the jaw's
+# follow the outline in 2D, so that only the chin's, the first here, is of use.
+CHIN, INNER = 8, 17
+_NOSE = (70, 63, 105, 66, 107, 336, 296, 334, 293, 300, 168, 197, 5, 4, 98, 97, 2, 326, 327)  # after the brows
+_EYES = (33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380)
+_MOUTH = (61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87)
+OF_68 = dict(zip((CHIN, *range(INNER, 68)), (152, *_NOSE, *_EYES, *_MOUTH)))  # number of the 68: number of the 468
+EYE_CORNERS_68 = (list(OF_68).index(36), list(OF_68).index(45))
+
+
 def solve_camera(crop_points: np.ndarray, focal: float = CROP_FOCAL) -> tuple[np.ndarray, float]:
     """The pose that projects the canonical points onto those found.
 
     Args:
-        crop_points: (468, 2) crop coordinates in [0, 1].
+        crop_points: (468, 2), or (68, 2) by face-alignment's networks, crop coordinates in [0, 1].
         focal: in units of the crop's side.
 
     Returns:
         (4, 4) camera-to-world, and the root mean square distance in per cent of the outer eye distance.
     """
-    world = canonical_points()
+    world, found = canonical_points(), crop_points.astype(np.float64)
+    corners = EYE_CORNERS
+    if len(found) == 68:
+        world, found, corners = world[list(OF_68.values())], found[list(OF_68)], EYE_CORNERS_68
     k = geometry.intrinsics(focal).double().numpy()
     start_turn, _ = cv2.Rodrigues(np.diag([1.0, -1.0, -1.0]))  # a camera right in front
     start_shift = np.array([[0.0], [0.0], [geometry.FFHQ_RADIUS]])
-    found = crop_points.astype(np.float64)
     _, turn, shift = cv2.solvePnP(world, found, k, None, start_turn, start_shift, True, cv2.SOLVEPNP_ITERATIVE)
     projected = cv2.projectPoints(world, turn, shift, k, None)[0].reshape(-1, 2)
     rotation, _ = cv2.Rodrigues(turn)
     pose = np.eye(4)
     pose[:3, :3] = rotation.T
     pose[:3, 3] = -(rotation.T @ shift).ravel()
-    eyes = np.hypot(*(found[EYE_CORNERS[1]] - found[EYE_CORNERS[0]]))
+    eyes = np.hypot(*(found[corners[1]] - found[corners[0]]))
     error = np.sqrt(np.mean(np.sum((projected - found) ** 2, axis=1)))
     return pose, float(100 * error / max(eyes, 1e-9))
 

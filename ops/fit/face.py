@@ -20,6 +20,7 @@ from ops.fit.overlay import overlay
 from ops.fit.photometric import refine
 from ops.fit.solver import Solution, fit
 from ops.fit.target import camera_of, interocular, motion_of, pose_of, target
+from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
 from ops.store import tables
@@ -98,6 +99,8 @@ def fit_crops(
     found = []
     for row in rows:
         points = np.array(row["points"], np.float64).reshape(-1, 3)[:, :2]
+        if len(points) != 468:
+            raise LineamentError("fits need FaceMesh's 468 points: set landmarks.backend to facemesh.")
         found.append(to_crop(points, np.array(row["quad"], np.float64).reshape(4, 2)))
     cameras = np.array([row["camera"] for row in rows])
     rotation, translation = motion_of(cameras, np.array([row["distance"] for row in rows]))

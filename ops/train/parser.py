@@ -27,7 +27,7 @@ from ops.train.supervised import LearningParams, learn, publish_network
 class TrainParserParams(Params):
     learning: LearningParams = LearningParams(batch=16)
     model: ParserConfig = ParserConfig()
-    other_background: float = Field(default=0.5, ge=0, le=1, description="share of crops before other pixels")
+    other_background: float = Field(default=0.6, ge=0, le=1, description="share of crops before other pixels")
     cover: float = Field(default=0.0, ge=0, le=1, description="share of crops of which a part is covered")
     rare: float = Field(default=0.5, ge=0, le=1, description="weight of a class by its share, to minus this power")
 

@@ -1,0 +1,147 @@
+"""Lessons, and the networks that learn on them: true squares, windows with true answers, honest errors."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from ops.curate.crop import from_crop, quad_side, square_quad
+from ops.curate.lessons import FIRST, HELD_OUT, TRAIN
+from ops.curate.lessons import main as lessons_main
+from ops.perception.headpose import MIRROR, Head
+from ops.perception.trained import parser
+from ops.runtime.errors import LineamentError
+from ops.store.parsing import CLASSES
+from ops.train.headpose import TrainHeadposeParams, answer, draw, draw_window, measure
+from ops.train.lessons import Lesson, head_quad, read_lessons, spoil, to_tensor
+from ops.train.parser import class_weights
+from ops.train.parser import main as parser_main
+
+PARAMS = {
+    "lessons": {"people": 3, "held_out": 1, "views": 3, "size": 64, "sceneries": 0.4, "seed": 5},
+    "train_parser": {
+        "learning": {"steps": 6, "batch": 4, "threads": 1},
+        "model": {"side": 32, "channels": [4, 4, 8, 8]},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def lessons(tmp_path_factory):
+    """A folder with the lessons of three people."""
+    folder = tmp_path_factory.mktemp("lessons")
+    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("LINEAMENT_WORKERS", "1")
+        words = ["lessons", "--metrics", "lessons.json", "--preview", "lessons.png"]
+        assert lessons_main(words) == 0
+    return folder
+
+
+def test_people_are_either_taught_or_held_out(lessons):
+    taught, _ = read_lessons(lessons / "lessons" / TRAIN)
+    held, _ = read_lessons(lessons / "lessons" / HELD_OUT)
+    people = [{lesson.truth["identity"] for lesson in part if lesson.head} for part in (taught, held)]
+    assert people == [{1, 2}, {0}]
+    assert sum(not lesson.head for lesson in taught + held) > 0
+    assert json.loads((lessons / "lessons.json").read_text())["pictures"] == {
+        "train": len(taught),
+        "held_out": len(held),
+    }
+    assert FIRST > 100_000  # no crawl has so many people: theirs begin at 0
+
+
+def test_a_head_lies_in_its_square_and_nothing_of_it_far_outside(lessons):
+    for lesson in read_lessons(lessons / "lessons" / TRAIN)[0]:
+        if not lesson.head:
+            assert (lesson.classes == 0).all()
+            continue
+        quad = head_quad(lesson.truth, 64)
+        inner = from_crop(np.stack(np.meshgrid([0.35, 0.5, 0.65], [0.35, 0.5, 0.65]), -1).reshape(-1, 2), quad)
+        x, y = np.clip(inner, 0, 63).astype(int).T
+        assert (lesson.classes[y, x] > 0).mean() > 0.85
+        face = np.isin(
+            lesson.classes, [CLASSES.index(n) for n in ("skin", "nose", "left_eye", "right_eye", "upper_lip")]
+        )
+        rows, columns = np.nonzero(face)
+        if len(rows):
+            middle = np.array([lesson.truth["x"], lesson.truth["y"]]) * 64
+            assert np.hypot(columns - middle[0], rows - middle[1]).max() < 0.85 * quad_side(quad)
+
+
+def lesson_at(x=0.5, y=0.4, side=0.3, azimuth=40.0, elevation=10.0, roll=8.0):
+    truth = {"identity": 1, "x": x, "y": y, "side": side, "azimuth": azimuth, "elevation": elevation, "roll": roll}
+    return Lesson(np.zeros((100, 100, 3), np.uint8), np.ones((100, 100), np.uint8), truth)
+
+
+def test_the_answer_is_where_the_head_is_in_the_window():
+    quad = square_quad(np.array([45.0, 48.0]), 50.0, np.deg2rad(20.0))
+    there, x, y, size, sin, cos, elevation, roll = answer(lesson_at(), quad)
+    np.testing.assert_allclose(from_crop(np.array([x, y]) + 0.5, quad), [50, 40], atol=1e-4)
+    assert there == 1
+    assert np.exp(size) * 50 == pytest.approx(30, rel=1e-5)
+    assert np.rad2deg([np.arctan2(sin, cos), elevation, roll]) == pytest.approx([40, 10, -12], abs=1e-4)
+    assert answer(lesson_at(x=1.2), quad)[0] == 0
+
+
+def test_the_answer_of_a_mirrored_window_is_the_mirrored_answer():
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        lesson = lesson_at(*rng.uniform(0.3, 0.7, 2), 0.3, *rng.uniform(-30, 30, 3))
+        quad = draw_window(lesson, rng)
+        t = lesson.truth
+        other = lesson_at(1 - t["x"], t["y"], t["side"], -t["azimuth"], t["elevation"], -t["roll"])
+        mirrored = (quad * [-1, 1] + [100, 0])[[3, 2, 1, 0]]
+        np.testing.assert_allclose(answer(other, mirrored), answer(lesson, quad) * MIRROR, atol=1e-5)
+
+
+def test_windows_and_spoiling_depend_on_the_seed_alone(lessons):
+    taught, _ = read_lessons(lessons / "lessons" / TRAIN)
+    runs = []
+    for _ in range(2):
+        rng = np.random.default_rng(1)
+        windows, answers = zip(*(draw(taught, TrainHeadposeParams(), rng) for _ in range(6)))
+        runs.append((spoil(to_tensor(list(windows)), rng, cover=0.5), np.stack(answers)))
+    assert torch.equal(runs[0][0], runs[1][0])
+    np.testing.assert_array_equal(runs[0][1], runs[1][1])
+    assert runs[0][0].abs().max() <= 1
+
+
+def test_errors_are_measured_round_the_circle():
+    lesson = lesson_at(azimuth=175.0, roll=0.0)
+    head = Head(np.array([50.0, 43.0]), 30.0, 2.0, -175.0, 10.0, 0.9, 1.0)
+    numbers = measure([lesson], [head])
+    assert (numbers["azimuth_mean"], numbers["azimuth_median_back"], numbers["roll_mean"]) == (10, 10, 2)
+    assert numbers["centre_mean"] == pytest.approx(0.1)
+    assert (numbers["seen"], numbers["nobody_rejected"], numbers["azimuth_median_front"]) == (1, None, None)
+
+
+def test_rare_classes_weigh_more():
+    lesson = lesson_at()
+    lesson.classes[:50] = 13
+    lesson.classes[0, :10] = 4
+    weights = class_weights([lesson], 0.5)
+    assert weights[4] > weights[1] > 0
+    assert float(weights[13] / weights[1]) == pytest.approx(np.sqrt(5000 / 4990), rel=1e-4)
+
+
+def test_a_parser_is_taught_published_and_loaded(lessons, monkeypatch):
+    monkeypatch.chdir(lessons)
+    files = []
+    for out in ("parser", "again"):
+        assert parser_main(["lessons", out, "--metrics", "parser.json", "--preview", "parser.png"]) == 0
+        files.append({path.name: path.read_bytes() for path in Path(out).iterdir()})
+    assert files[0] == files[1]
+    assert not parser(Path("parser")).training
+    held_out = json.loads(Path("parser.json").read_text())["held_out"]
+    assert held_out["pictures"] == 3
+    assert 0 <= held_out["mean_iou"] <= held_out["right"] <= 1
+
+
+def test_a_folder_without_people_is_named(lessons, tmp_path):
+    with pytest.raises(LineamentError, match="no such folder"):
+        read_lessons(tmp_path / "none")
