@@ -190,7 +190,7 @@ REGISTRY: tuple[Weight, ...] = (
         "github.com/Ascend-Research/HeadPoseEstimation-WHENet",
         "BSD-3-Clause-like",
         "whenet.onnx",
-        "no back views in the face shards",
+        "train_headpose",
     ),
     _user(
         "deeplabv3",
@@ -206,8 +206,8 @@ REGISTRY: tuple[Weight, ...] = (
         "19-class parsing",
         "github.com/zllrunning/face-parsing.PyTorch",
         "MIT; trained on CelebAMask-HQ",
-        "79999_iter.pth",
-        "none: parsing is left out",
+        "bisenet_parsing.onnx",  # exported by the user, and named in parse.voters
+        "train_parser",
     ),
     _user(
         "yolo_head",
