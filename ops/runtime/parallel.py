@@ -1,4 +1,4 @@
-"""Independent pieces of work, spread over local processes."""
+"""Independent pieces of work, spread over local processes, or over a Ray cluster (ops.runtime.rayengine)."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ def default_workers() -> int:
     return int(asked)
 
 
+def default_engine() -> str:
+    """``local``, or what ``LINEAMENT_ENGINE`` says: it changes where work is done, never what comes of it."""
+    asked = os.environ.get("LINEAMENT_ENGINE", "local")
+    if asked not in ("local", "ray"):
+        raise LineamentError(f"LINEAMENT_ENGINE should be local or ray, not {asked!r}.")
+    return asked
+
+
 def run_tasks(function: Callable[[T], R], items: Iterable[T], workers: int | None = None) -> Iterator[tuple[int, R]]:
     """Run ``function`` on every item; yield (index, result) as results come, in no fixed order.
 
@@ -44,6 +52,11 @@ def run_tasks(function: Callable[[T], R], items: Iterable[T], workers: int | Non
         LineamentError: a worker process died, for want of memory for example.
     """
     work = list(items)
+    if work and default_engine() == "ray":
+        from ops.runtime.rayengine import run_on_ray
+
+        yield from run_on_ray(function, work, workers)
+        return
     count = min(workers or default_workers(), len(work))
     if count <= 1:
         for index, item in enumerate(work):
