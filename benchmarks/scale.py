@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.harness import Row, at_most, seconds
+from ops.store.tables import ROW_GROUP
 
 SAMPLES = int(os.environ.get("LINEAMENT_BENCH_SAMPLES", "1000000"))
 PER_SHARD, SOURCE, VERSION = 1000, "big", "5" * 64
@@ -49,6 +50,11 @@ def near_hashes(rng: np.random.Generator, count: int) -> np.ndarray:
     return hashes
 
 
+def write(path: Path, **columns: object) -> None:
+    """A table as the stages write theirs."""
+    pq.write_table(pa.table(columns), path, compression="zstd", row_group_size=ROW_GROUP)
+
+
 def project(root: Path) -> list[str]:
     """A project whose tables hold SAMPLES rows; the ids."""
     rng = np.random.default_rng(0)
@@ -64,7 +70,9 @@ def project(root: Path) -> list[str]:
         folder.mkdir(parents=True)
     urls = [f"https://photos{i % 50}.example/{i}.jpg" for i in range(count)]
     crawl = {"name": urls, "bytes": np.full(count, 100_000), "shard": shard, "url": urls, "licence": ["by 4.0"] * count}
-    pq.write_table(pa.table({"id": ids, **crawl, **kept}), raw / "crawl.parquet", compression="zstd")
+    pq.write_table(
+        pa.table({"id": ids, **crawl, **kept}), raw / "crawl.parquet", compression="zstd", row_group_size=ROW_GROUP
+    )
     side, yaw = np.full(count, 1024, np.int32), rng.normal(0, 60, count).astype(np.float32)
     screen = {"width": side, "height": side, "phash": near_hashes(rng, count)}
     for name, columns in (
@@ -72,8 +80,18 @@ def project(root: Path) -> list[str]:
         ("heads", {"yaw": (yaw + 180) % 360 - 180}),
         ("parse", {"mask_ratio": yaw}),
     ):
-        pq.write_table(pa.table({"id": ids, **columns, **kept}), labels / f"{name}.parquet", compression="zstd")
-    pq.write_table(pa.table({"id": ids}), root / "data/history" / f"{VERSION}.parquet", compression="zstd")
+        pq.write_table(
+            pa.table({"id": ids, **columns, **kept}),
+            labels / f"{name}.parquet",
+            compression="zstd",
+            row_group_size=ROW_GROUP,
+        )
+    pq.write_table(
+        pa.table({"id": ids}),
+        root / "data/history" / f"{VERSION}.parquet",
+        compression="zstd",
+        row_group_size=ROW_GROUP,
+    )
     (shards / "dataset.json").write_text(json.dumps({"hash": VERSION, "samples": count}))
     for first in range(0, count, PER_SHARD):
         path = shards / f"{first // PER_SHARD:06d}.tar"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -57,8 +58,9 @@ def ids_of(root: Path, what: str) -> list[str]:
     found: dict[str, None] = {}
     for path in sorted((root / RAW).glob(f"*/{TABLE}")):
         columns = [name for name in ("name", "url") if name in pq.read_schema(path).names]
-        rows = pq.read_table(path, columns=["id"], filters=[[(name, "==", what)] for name in columns])
-        found |= dict.fromkeys(str(key).split("-")[0] for key in rows.column("id").to_pylist())
+        for name in columns:
+            rows = _scan(path, name, lambda values: pc.equal(values, what), ["id"])
+            found |= dict.fromkeys(str(row["id"]).split("-")[0] for row in rows)
     if not found:
         raise LineamentError(f"'{what}' is no id, sha256 or file, and no sample has this address or name.")
     return list(found)
@@ -170,7 +172,21 @@ def seen_by(root: Path, keys: Iterable[str]) -> list[Place]:
 
 
 def rows_of(path: Path, key: str, columns: list[str] | None = None) -> list[dict[str, Any]]:
-    return pq.read_table(path, columns=columns, filters=_is(ds.field("id"), key)).to_pylist()
+    """A table's rows of one sample."""
+    return _scan(path, "id", lambda ids: _is(ids, key), columns)
+
+
+def _scan(
+    path: Path, name: str, wanted: Callable[[pa.ChunkedArray], Any], columns: list[str] | None
+) -> list[dict[str, Any]]:
+    """The rows whose value in a column is wanted; the other columns are read only where there are some."""
+    found: list[dict[str, Any]] = []
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            hits = pc.indices_nonzero(wanted(file.read_row_group(group, [name]).column(0)))
+            if len(hits):
+                found += file.read_row_group(group, columns).take(hits).to_pylist()
+    return found
 
 
 def _is(ids: Any, key: str) -> Any:

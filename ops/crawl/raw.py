@@ -122,7 +122,12 @@ def add_pictures(
         table = pa.Table.from_pylist([row for row in rows if "superseded" not in row], schema=SCHEMA)
         tables.check(table, raw / TABLE)
         metadata = {"stage": "crawl", "settings": settings}
-        pq.write_table(table.replace_schema_metadata(metadata), folder / TABLE, compression="zstd")
+        pq.write_table(
+            table.replace_schema_metadata(metadata),
+            folder / TABLE,
+            compression="zstd",
+            row_group_size=tables.ROW_GROUP,
+        )
         also(folder)
     return table, len(seen) - before
 

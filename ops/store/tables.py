@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from ops.runtime.errors import LineamentError
 from ops.runtime.publish import publish
 
+ROW_GROUP = 65_536  # rows that are read at a time by who looks for one; unpublished: our choice
 BASE = (pa.field("id", pa.string()), pa.field("kept", pa.bool_()), pa.field("reason", pa.string()))
 
 
@@ -46,7 +47,9 @@ def write(path: Path, table: pa.Table, stage: str) -> None:
     """
     check(table, path)
     with publish(path) as temporary:
-        pq.write_table(table.replace_schema_metadata({"stage": stage}), temporary, compression="zstd")
+        pq.write_table(
+            table.replace_schema_metadata({"stage": stage}), temporary, compression="zstd", row_group_size=ROW_GROUP
+        )
 
 
 def read(path: Path) -> pa.Table:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -244,13 +245,22 @@ def _read_index(path: Path) -> pa.Table:
         return build_index(path)
     try:
         table = pq.read_table(index)
-        expected = int((table.schema.metadata or {})[b"size"])
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        metadata = table.schema.metadata or {}
+        expected, _ = int(metadata[b"size"]), metadata[b"sha256"].decode()
+        table = table.select(_SCHEMA.names).cast(_SCHEMA).replace_schema_metadata(metadata)
+        offset, sizes = (table.column(name).to_numpy() for name in ("offset", "size"))
+        if any(column.null_count for column in table.columns) or not _inside(offset, sizes, expected):
+            raise ValueError("it names places outside the tar")
+    except (OSError, pa.ArrowException, KeyError, ValueError, MemoryError, OverflowError) as error:
         raise LineamentError(f"{index}: the index cannot be read ({error}). Delete it; it is made anew.") from None
     actual = path.stat().st_size
     if actual != expected:
         raise LineamentError(f"{path}: {actual} bytes, where {expected} were written. {_REMEDY}")
     return table
+
+
+def _inside(offset: np.ndarray, size: np.ndarray, end: int) -> bool:
+    return bool(((offset >= 0) & (size >= 0) & (offset <= end) & (size <= end - offset)).all())
 
 
 def build_index(path: Path) -> pa.Table:
