@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.camera import intrinsics, pack_label, pose_on_sphere, unpack_label
+from models.parametric import person_basis
 from models.parametric.base import JOINTS
 from models.parametric.person import Person, load_person
 from ops.crawl.sources import load_sources
@@ -106,8 +107,9 @@ def main(s: Stage[PriorsParams], labels: Path, out: Path) -> None:
             "`lineament status` shows at which step the others fell."
         )
     priors = Priors(tensors, {name: getattr(s.params, name) for name in CODES}, s.params.camera_degrees)
+    model, names = person_basis.load()
     with publish(out, folder=True) as folder:
-        priors.save(folder, samples=count)
+        priors.save(folder, model, expression_names=list(names), samples=count)
     s.log(f"{count} pictures; {dict(lost) or 'none left out'}")
     s.metrics({"in": count + sum(lost.values()), "kept": count, "rejected": sum(lost.values()), "reasons": dict(lost)})
     drawn = priors.sample(max(count, 500), torch.Generator().manual_seed(0))

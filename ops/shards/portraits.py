@@ -59,7 +59,7 @@ class Portrait:
     camera_face: np.ndarray
 
 
-def place(crop_camera: np.ndarray, crop: np.ndarray, head: np.ndarray) -> Portrait:
+def place(body_camera: np.ndarray, crop: np.ndarray, head: np.ndarray) -> Portrait:
     """Cut and cameras of one fitted person.
 
     The portrait camera looks from where the fitted camera stands, at the portrait view's distance and upright with the
@@ -67,14 +67,13 @@ def place(crop_camera: np.ndarray, crop: np.ndarray, head: np.ndarray) -> Portra
     view is at the pivot's depth.
 
     Args:
-        crop_camera: (25,) fitted camera of the face crop, about the neutral head, world units.
+        body_camera: (25,) fitted camera of the face crop in the body's frame, world units.
         crop: (4, 2) the face crop's corners in the picture.
         head: (4, 4) motion of the head by the fitted pose, world units.
     """
-    label = torch.from_numpy(crop_camera).double()[None]
+    about_body = torch.from_numpy(body_camera).double()[None]
     motion = torch.from_numpy(head).double()[None]
-    pose, intrinsic = geometry.unpack_label(label)
-    about_body = geometry.pack_label(motion @ pose, intrinsic)
+    _, intrinsic = geometry.unpack_label(about_body)
     portrait = portrait_label(camera_to_head_frame(about_body))
     pivot = torch.tensor(PORTRAIT_VIEW.pivot, dtype=torch.float64) / UNITS
     above = pivot + torch.tensor([0.0, 0.05, 0.0], dtype=torch.float64)
@@ -136,8 +135,9 @@ def _pieces_of(source: str, raw: Path, labels: Path, lost: Counter[str]) -> list
         for key in shard.keys:
             if key in faces and key in bodies:
                 face, body = faces[key], bodies[key]
-                known = {name: face[name] for name in ("camera", "identity", "expression")}
-                rows.append({"id": key, "quad": quads[key], "shape": body["shape"], "pose": body["pose"], **known})
+                known = {name: face[name] for name in ("identity", "expression")}
+                known |= {name: body[name] for name in ("shape", "pose", "camera")}
+                rows.append({"id": key, "quad": quads[key], **known})
             elif key in faces:
                 lost["no_body"] += 1
         if rows:
@@ -157,9 +157,8 @@ def _cut_shard(
         for row in rows:
             key = row["id"]
             image = pictures.decode(shard.read(key, next(f for f in shard.fields(key) if f != "json")))
-            codes = {n: torch.tensor(row[n], dtype=torch.float32)[None] for n in ("identity", "shape", "pose")}
-            pose = codes["pose"].view(1, 6, 3)
-            transforms = people.joint_transforms(codes["shape"], pose, codes["identity"])
+            shape, pose = torch.tensor(row["shape"])[None], torch.tensor(row["pose"]).view(1, 6, 3)
+            transforms = people.joint_transforms(shape, pose)  # the mean head's joints, as bodies are fitted
             quad = np.asarray(row["quad"], np.float64).reshape(4, 2)
             found = place(np.asarray(row["camera"], np.float64), quad, transforms[0, HEAD].double().numpy())
             if outside_share(found.quad, image.shape[1], image.shape[0]) > params.max_outside:

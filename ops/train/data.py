@@ -39,18 +39,19 @@ AHEAD = 3  # batches under way while one is being used; unpublished: our choice
 
 @dataclass(frozen=True)
 class Sample:
-    """One decoded sample: ``image`` (H, W, 3) uint8, ``camera`` (25,) float32, ``mask`` and ``parsing`` (H, W) uint8
-    or None."""
+    """One decoded sample: ``image`` (H, W, 3) uint8, ``camera`` (25,); ``mask`` and ``parsing`` (H, W) uint8 and
+    ``face`` (h, h, 3) uint8, or None."""
 
     image: np.ndarray
     camera: np.ndarray
     mask: np.ndarray | None = None
     parsing: np.ndarray | None = None
+    face: np.ndarray | None = None
 
     @property
     def size(self) -> int:
         """Bytes it takes in memory."""
-        return sum(a.nbytes for a in (self.image, self.camera, self.mask, self.parsing) if a is not None)
+        return sum(a.nbytes for a in (self.image, self.camera, self.mask, self.parsing, self.face) if a is not None)
 
 
 class Pictures:
@@ -61,6 +62,7 @@ class Pictures:
             ``parsing.png`` where asked for.
         resolution: side of the pictures handed out; larger ones are reduced.
         masks, parsing: also read the masks, the class of each pixel.
+        faces: side of the face pictures (``face.jpg``) that come along; 0 for none.
         cache_mb: how many megabytes of decoded samples to keep. The first ones read stay.
 
     Raises:
@@ -68,12 +70,19 @@ class Pictures:
     """
 
     def __init__(
-        self, folder: Path, resolution: int, masks: bool = False, cache_mb: int = 0, parsing: bool = False
+        self,
+        folder: Path,
+        resolution: int,
+        masks: bool = False,
+        cache_mb: int = 0,
+        parsing: bool = False,
+        faces: int = 0,
     ) -> None:
         self.dataset = ShardDataset(folder)
         self.resolution = resolution
         self.masks = masks
         self.parsing = parsing
+        self.faces = faces
         self._room = cache_mb * 1_000_000
         self._kept: dict[int, Sample] = {}
         # Cameras are small, and reading and checking one takes a third as long as decoding its picture: kept always.
@@ -153,7 +162,13 @@ class Pictures:
         kind = next((kind for kind in ("jpg", "png", "webp") if kind in fields), "jpg")
         image = self._fit(self._decode_picture(kind, shard.read(key, kind)))
         mask = self._decode_mask(shard, key) if self.masks else None
-        return Sample(image, self.camera(number), mask, self._decode_parsing(shard, key) if self.parsing else None)
+        parsing = self._decode_parsing(shard, key) if self.parsing else None
+        return Sample(image, self.camera(number), mask, parsing, self._decode_face(shard, key) if self.faces else None)
+
+    def _decode_face(self, shard: Shard, key: str) -> np.ndarray:
+        if "face.jpg" not in shard.fields(key):
+            raise ValueError("it has no face picture, which portraits are trained with")
+        return self._fit(decode(shard.read(key, "face.jpg")), side=self.faces)
 
     def _decode_picture(self, kind: str, data: bytes) -> np.ndarray:
         if kind != "jpg":
@@ -174,17 +189,18 @@ class Pictures:
             raise ValueError(f"its parsing has class {classes.max()}; classes are 0 to {len(CLASSES) - 1}")
         return classes
 
-    def _fit(self, image: np.ndarray, how: int = cv2.INTER_AREA) -> np.ndarray:
+    def _fit(self, image: np.ndarray, how: int = cv2.INTER_AREA, side: int | None = None) -> np.ndarray:
         height, width = image.shape[:2]
+        side = side or self.resolution
         if height != width:
             raise ValueError(f"it is {width} x {height} pixels, not square")
-        if width < self.resolution:
+        if width < side:
             raise ValueError(
-                f"it has {width} x {width} pixels where training wants {self.resolution}: set the shards' resolution "
+                f"it has {width} x {width} pixels where training wants {side}: set the shards' resolution "
                 "to at least that, or lower the model's"
             )
-        if width > self.resolution:
-            image = cv2.resize(image, (self.resolution, self.resolution), interpolation=how)
+        if width > side:
+            image = cv2.resize(image, (side, side), interpolation=how)
         return np.ascontiguousarray(image)
 
 
@@ -306,8 +322,7 @@ class Batches:
     def _collate(self, numbers: list[int], mirrored: np.ndarray, samples: list[Sample]) -> Batch:
         cameras = torch.from_numpy(np.stack([s.camera for s in samples]))
         flip = torch.from_numpy(mirrored)
-        pixels = self._to_device(_stack([s.image for s in samples], mirrored)).permute(0, 3, 1, 2)
-        image = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)
+        image = self._pixels([s.image for s in samples], mirrored)
         batch: Batch = {
             "image": image,
             "camera": torch.where(flip[:, None], mirror_label(cameras), cameras).to(self.device),
@@ -320,7 +335,14 @@ class Batches:
         if self.pictures.parsing:
             classes = [_turned(s.parsing, flip) for s, flip in zip(samples, mirrored) if s.parsing is not None]
             batch["parsing"] = self._to_device(_stack(classes, mirrored))
+        if self.pictures.faces:
+            batch["face"] = self._pixels([s.face for s in samples if s.face is not None], mirrored)
         return batch
+
+    def _pixels(self, images: list[np.ndarray], mirrored: np.ndarray) -> torch.Tensor:
+        """(N, 3, H, W) float32 in [-1, 1]."""
+        pixels = self._to_device(_stack(images, mirrored)).permute(0, 3, 1, 2)
+        return pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)
 
     def _to_device(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)

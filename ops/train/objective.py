@@ -33,6 +33,7 @@ Batch = dict[str, Tensor]
 ``index``  (N,) int64, number of the sample in the data set
 ``mask``   (N, 1, H, W) float32 in [0, 1], where the stage asks for masks
 ``parsing`` (N, H, W) uint8, classes of `ops.store.parsing` (mirrored together with its picture), where asked for
+``face``   (N, 3, h, h) float32 in [-1, 1], where the stage asks for face pictures
 ``mirrored`` (N,) bool
 """
 

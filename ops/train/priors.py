@@ -16,18 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from models.camera import pack_label, unpack_label
 from models.parametric.anny import axis_angle_matrix
+from models.parametric.person import Person
 from ops.runtime.errors import LineamentError
 from ops.train import checkpoint
 
 RECORD = "priors.json"
-FORMAT = 1
+FORMAT = 2
+REMEDY = "Run `dvc repro priors`."
 CODES = ("identity", "expression", "shape", "pose")
 STANDARD = ("identity", "shape")  # codes whose model has unit variance
 
@@ -75,17 +77,21 @@ class Priors:
         Raises:
             LineamentError: missing, damaged or of another format.
         """
-        remedy = "Run `dvc repro priors`."
-        record = checkpoint.read_record(folder / RECORD, remedy)
-        if record.get("priors_format") != FORMAT:
-            raise LineamentError(f"{folder}: priors of format {record.get('priors_format')!r}, not {FORMAT}. {remedy}")
-        tensors = checkpoint.read_file(folder, "priors.safetensors", record, remedy)
+        record = _record(folder)
+        tensors = checkpoint.read_file(folder, "priors.safetensors", record, REMEDY)
         return cls(tensors, record["bandwidth"], record["camera_degrees"])
 
-    def save(self, folder: Path, **facts: object) -> None:
-        """Write tensors and record into a folder that exists; ``facts`` join the record."""
+    def save(self, folder: Path, people: Mapping[str, Tensor] | None = None, **facts: object) -> None:
+        """Write tensors and record into a folder that exists; ``facts`` join the record.
+
+        Args:
+            folder: where to.
+            people: tensors of the parametric model that the codes belong to, for :func:`load_people`.
+            facts: such as ``expression_names``, which that model needs.
+        """
         record = {"priors_format": FORMAT, "bandwidth": self.bandwidth, "camera_degrees": self.camera_degrees, **facts}
-        checkpoint.write_into(folder, RECORD, checkpoint.Checkpoint({"priors": self._data}, record))
+        tensors = {"priors": self._data, **({} if people is None else {"people": dict(people)})}
+        checkpoint.write_into(folder, RECORD, checkpoint.Checkpoint(tensors, record))
 
     def to(self, device: torch.device | str) -> Priors:
         """The same on a device."""
@@ -125,3 +131,21 @@ class Priors:
         rotation[:, :3, :3] = axis_angle_matrix(turn)
         moved = rotation @ face
         return {"camera": pack_label(head @ moved, k), "camera_face": pack_label(moved, k)}
+
+
+def load_people(folder: Path) -> Person:
+    """The parametric model that the priors' codes belong to, as it was when they were estimated.
+
+    Raises:
+        LineamentError: missing, damaged or of another format.
+    """
+    record = _record(folder)
+    tensors = checkpoint.read_file(folder, "people.safetensors", record, REMEDY)
+    return Person(dict(tensors), tuple(record["expression_names"]))
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    record = checkpoint.read_record(folder / RECORD, REMEDY)
+    if record.get("priors_format") != FORMAT:
+        raise LineamentError(f"{folder}: priors of format {record.get('priors_format')!r}, not {FORMAT}. {REMEDY}")
+    return record

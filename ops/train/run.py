@@ -33,6 +33,7 @@ def train_and_publish(
     resolution: int,
     masks: bool = False,
     parsing: bool = False,
+    faces: int = 0,
     facts: Mapping[str, Any],
 ) -> None:
     """Train an objective on shards and publish the result.
@@ -49,9 +50,10 @@ def train_and_publish(
         params: of the trainer.
         resolution: side of the pictures the objective takes.
         masks, parsing: whether it wants masks, the class of each pixel.
+        faces: side of the face pictures it wants beside the others; 0 for none.
         facts: JSON that defines the run, written to ``config.json``: ``system``, ``variant``, ``params``.
     """
-    pictures = Pictures(shards, resolution, masks=masks, cache_mb=params.cache_mb, parsing=parsing)
+    pictures = Pictures(shards, resolution, masks=masks, cache_mb=params.cache_mb, parsing=parsing, faces=faces)
     torch.manual_seed(params.seed)
     objective = build(pictures)
     folder = s.work / f"run-{digest(facts, pictures.hash, code_hash(_modules()))[:12]}"

@@ -33,10 +33,12 @@ from ops.runtime.errors import LineamentError
 from ops.runtime.params import load_params, read_yaml
 from ops.shards.faces import FaceShardsParams
 from ops.shards.heads import HeadShardsParams
+from ops.shards.portraits import PortraitShardsParams
 from ops.train.giraffe import TrainGiraffeParams
 from ops.train.headpose import TrainHeadposeParams
 from ops.train.heads import TrainHeadsParams
 from ops.train.parser import TrainParserParams
+from ops.train.portrait import TrainPortraitParams
 from ops.weights import WeightsParams
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +66,8 @@ STAGES = {
     "shards_heads": HeadShardsParams,
     "train_giraffe": TrainGiraffeParams,
     "train_heads": TrainHeadsParams,
+    "shards_portraits": PortraitShardsParams,
+    "train_portrait": TrainPortraitParams,
     "evaluate_giraffe": EvaluateGiraffeParams,
     "evaluate_heads": EvaluateHeadsParams,
     "invert_heads": InvertHeadsParams,

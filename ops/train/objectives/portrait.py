@@ -39,12 +39,13 @@ from models.portrait_body import (
     portrait_label,
     posed_body,
 )
-from models.portrait_cameras import crop_face, follow
+from models.portrait_cameras import crop_face
 from models.portrait_discriminators import DiscriminatorConfig, PortraitDiscriminators
 from models.portrait_pose import Body
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.train.objective import Batch, Moment, Term, Update
+from ops.train.priors import Priors
 
 Named = tuple[Tensor, dict[str, Tensor]]
 Variant = Literal["full", "whole_only", "no_torso", "crop", "nearest"]
@@ -76,28 +77,17 @@ class PortraitTraining(Params):
     deformed_points: int = Field(default=4096, gt=0)  # unpublished: our choice; samples that Equations 10 to 13 look at
     consistency: float = Field(default=1.0, ge=0)  # GRAM-HD: enlarged pictures shrink to the coarse ones
     band: int = Field(default=32, gt=0)  # rows shaded at a time; the others' activations are computed again
+    reuse: bool = False  # the discriminators judge what the generator has just learnt from; saves a third of a step
     vertex_step: int = Field(default=1, ge=1)  # every so many vertices of the body; unpublished: our choice
 
 
 class Drawn(NamedTuple):
-    """Characters to render: codes, bodies, and (N, 25) cameras as drawn, of the portraits, and of the faces."""
+    """Characters to render: codes, bodies, and (N, 25) cameras of the portraits and of the faces, head frame."""
 
     latents: Latents
     body: Body
-    about_head: Tensor
     portrait: Tensor
     face: Tensor
-
-
-class Prior(Protocol):
-    """Where codes come from."""
-
-    def sample(self, n: int, generator: torch.Generator) -> Mapping[str, Tensor]:
-        """n draws: identity (n, 80), shape (n, 10), expression (n, 52), pose (n, 6, 3), camera (n, 25).
-
-        Cameras stand about the neutral head, world units, as faces are fitted; only the side they look from counts.
-        """
-        ...
 
 
 class Regressor(Protocol):
@@ -135,7 +125,7 @@ class PortraitObjective:
         training: PortraitTraining,
         variant: str,
         people: People,
-        prior: Prior,
+        prior: Priors,
         regressor: Regressor | None = None,
         discriminator: DiscriminatorConfig | None = None,
         base: Mapping[str, Tensor] | None = None,
@@ -157,7 +147,7 @@ class PortraitObjective:
             self.weights.pop("torso")
         for name in set(self.judges) - set(self.weights):
             self.judges[name].requires_grad_(False)
-        companions = {"people": people, "prior": prior, "regressor": regressor}
+        companions = {"people": people, "regressor": regressor}
         kept = {name: part.requires_grad_(False) for name, part in companions.items() if isinstance(part, nn.Module)}
         self.networks = {"generator": self.generator, "discriminators": self.judges, **kept}
         learning: Sequence[nn.Parameter] = list(self.generator.parameters())
@@ -179,15 +169,18 @@ class PortraitObjective:
             judge.append(Term("r1", self.penalise, every=t.r1_every, second_order=True))
         self.updates = (Update("generator", tuple(fool), clip=t.clip), Update("discriminators", tuple(judge)))
         self._moving: Tensor | None = None
+        self._shown: list[tuple[Tensor, Tensor]] = []  # pictures that the discriminators have yet to judge
 
     def _load_base(self, base: Mapping[str, Tensor]) -> None:
-        missing, unknown = self.generator.load_state_dict(dict(base), strict=False)
-        absent = [name for name in missing if not name.startswith("upsampler.")]
-        if absent or unknown:
+        wanted = {name: value.shape for name, value in self.generator.state_dict().items()}
+        below = {name for name in wanted if not name.startswith("upsampler.")}
+        odd = sorted(below ^ base.keys()) or sorted(name for name in below if base[name].shape != wanted[name])
+        if odd:
             raise LineamentError(
-                f"the first stage's generator is of another architecture: {(absent or unknown)[0]} does not fit. "
+                f"the first stage's generator is of another architecture: {odd[0]} does not fit. "
                 "Use the same model parameters in both stages."
             )
+        self.generator.load_state_dict(dict(base), strict=False)
         self.generator.requires_grad_(False)
         assert self.generator.upsampler is not None
         self.generator.upsampler.requires_grad_(True)
@@ -197,18 +190,18 @@ class PortraitObjective:
     @torch.no_grad()
     def draw_characters(self, n: int, random: torch.Generator) -> Drawn:
         """Codes, bodies and cameras from the priors."""
+        self.prior = self.prior.to(random.device)
         found = self.prior.sample(n, random)
         noise = torch.randn(n, self.model.noise, generator=random, device=random.device)
-        latents = Latents(found["identity"], found["shape"], found["expression"], found["pose"], noise)
-        return self.place(latents, camera_to_head_frame(found["camera"]))
+        latents = Latents(found.identity, found.shape, found.expression, found.pose, noise)
+        return self.place(latents, camera_to_head_frame(found.camera))
 
     @torch.no_grad()
-    def place(self, latents: Latents, about_head: Tensor) -> Drawn:
-        """Bodies and cameras of characters; cameras (N, 25) stand about the neutral head, head frame."""
+    def place(self, latents: Latents, about_body: Tensor) -> Drawn:
+        """Bodies and cameras of characters; of cameras (N, 25) about the body, head frame, only the side counts."""
         body = posed_body(self.people, latents.identity, latents.shape, latents.pose, self.training.vertex_step)
-        portrait = portrait_label(follow(about_head, body.head_transform), self.model.portrait_view)
-        face = face_camera(portrait, body.head_transform, self.model.face_view)
-        return Drawn(latents, body, about_head, portrait, face)
+        portrait = portrait_label(about_body, self.model.portrait_view)
+        return Drawn(latents, body, portrait, face_camera(portrait, body.head_transform, self.model.face_view))
 
     def render(
         self, network: PortraitGenerator, drawn: Drawn, random: torch.Generator | None
@@ -251,6 +244,8 @@ class PortraitObjective:
         t = self.training
         drawn = self.draw_characters(len(batch["image"]), moment.generator)
         portrait, face, named = self.render(self.generator, drawn, moment.generator)
+        if t.reuse:
+            self._shown.append((portrait.detach(), face.detach()))
         total = portrait.new_zeros(())
         views = self.judges.views(portrait, face)
         for name, weight in self.weights.items():
@@ -316,9 +311,12 @@ class PortraitObjective:
 
     def judge(self, batch: Batch, moment: Moment) -> Named:
         """The discriminators' part without the penalty."""
-        with torch.no_grad():
-            drawn = self.draw_characters(len(batch["image"]), moment.generator)
-            portrait, face, _ = self.render(self.generator, drawn, moment.generator)
+        if self._shown:
+            portrait, face = self._shown.pop(0)
+        else:
+            with torch.no_grad():
+                drawn = self.draw_characters(len(batch["image"]), moment.generator)
+                portrait, face, _ = self.render(self.generator, drawn, moment.generator)
         fake, real = self.judges.views(portrait, face), self.judges.views(batch["image"], batch["face"])
         named, total = {}, portrait.new_zeros(())
         for name, weight in self.weights.items():
@@ -341,7 +339,8 @@ class PortraitObjective:
         return total, named
 
     def after(self, moment: Moment) -> None:
-        """Nothing to do."""
+        """Forget what was not judged."""
+        self._shown.clear()
 
     # --- pictures -----------------------------------------------------------------------------------------------------
 
@@ -356,7 +355,7 @@ class PortraitObjective:
             same = Latents(*(part[n : n + 1].expand(columns, *[-1] * (part.ndim - 1)) for part in vars(first).values()))
             moved = Latents(same.identity, same.shape, asked.latents.expression, asked.latents.pose, same.noise)
             for c in range(columns):
-                drawn = self.place(moved[c : c + 1], asked.about_head[c : c + 1])
+                drawn = self.place(moved[c : c + 1], asked.portrait[c : c + 1])
                 shown.append(self.render(network, drawn, None)[0])
         return torch.cat(shown)
 

@@ -45,10 +45,10 @@ def motion(*angles):
 def test_points_of_the_body_fall_where_the_portrait_camera_sees_them(turn, lean):
     """The picture's own camera and the portrait camera agree near the pivot, up to what perspective differs."""
     camera, crop, head = label(roll=0.2), turned_crop(lean), motion(*turn)
-    found = place(camera, crop, head.numpy())
+    about_body = follow(torch.from_numpy(camera)[None], head[None])
+    found = place(about_body[0].numpy(), crop, head.numpy())
     pivot = torch.tensor(PORTRAIT_VIEW.pivot, dtype=torch.float64) / UNITS
     around = pivot + torch.tensor([[0, 0, 0], [0.3, 0, 0], [0, 0.3, 0], [-0.25, -0.3, 0.0]], dtype=torch.float64)
-    about_body = follow(torch.from_numpy(camera)[None], head[None])
     in_crop, _ = geometry.project(about_body, around[None])
     pixels = in_crop[0].numpy() @ np.stack([crop[3] - crop[0], crop[1] - crop[0]]) + crop[0]
     in_cut = to_crop(pixels, found.quad)
@@ -92,9 +92,11 @@ def run(tmp_path, monkeypatch):
             writer.add(key, {"jpg": pictures.encode_jpeg(image), "json": b'{"licence": "CC0-1.0"}'})
     crops = [CROP - 150, CROP - 150, CROP - 250, CROP - 150]
     write("align", keys, quad=[crop.ravel().tolist() for crop in crops])
-    known = {"identity": [[0.0] * 80] * 4, "expression": [[0.1] * 52] * 4, "camera": [label().tolist()] * 4}
-    write("fit_face", keys, **known)
-    write("fit_body", keys, shape=[[0.0] * 10] * 4, pose=[[0.0] * 18] * 4, kept=[True, True, True, False])
+    cameras = [label().tolist()] * 4
+    write("fit_face", keys, identity=[[0.0] * 80] * 4, expression=[[0.1] * 52] * 4, camera=cameras)
+    write(
+        "fit_body", keys, camera=cameras, shape=[[0.0] * 10] * 4, pose=[[0.0] * 18] * 4, kept=[True, True, True, False]
+    )
     (tmp_path / "params.yaml").write_text(
         yaml.safe_dump(
             {

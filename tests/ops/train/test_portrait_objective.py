@@ -15,6 +15,7 @@ from models.portrait_pose import PoseConfig
 from ops.runtime.errors import LineamentError
 from ops.train.objective import Moment
 from ops.train.objectives.portrait import PortraitObjective, PortraitTraining, shade
+from ops.train.priors import Priors
 from tests.models.toy_people import toy_people
 
 MODEL = PortraitConfig(
@@ -29,15 +30,20 @@ TRAINING = PortraitTraining(portrait=16, face=16, band=16, deformed_points=64, r
 JUDGE = DiscriminatorConfig(channels=8, budget=128)
 
 
-class Prior(torch.nn.Module):
+def prior(count=40):
     """Normal codes, small turns, cameras about the front."""
-
-    def sample(self, n, generator):
-        draw = lambda *size: torch.randn(n, *size, generator=generator)  # noqa: E731
-        angle = 0.3 * draw(2)
-        label = camera.pack_label(camera.pose_on_sphere(angle[:, 0], angle[:, 1]), camera.intrinsics(3.47))
-        units = torch.rand(n, 52, generator=generator) * 0.3
-        return {"identity": draw(80), "shape": draw(10), "expression": units, "pose": 0.1 * draw(6, 3), "camera": label}
+    g = torch.Generator().manual_seed(9)
+    angle = 0.3 * torch.randn(count, 2, generator=g)
+    label = camera.pack_label(camera.pose_on_sphere(angle[:, 0], angle[:, 1]), camera.intrinsics(3.47))
+    data = {
+        "identity": torch.randn(count, 80, generator=g),
+        "expression": torch.rand(count, 52, generator=g) * 0.3,
+        "shape": torch.randn(count, 10, generator=g),
+        "pose": 0.1 * torch.randn(count, 6, 3, generator=g),
+        "camera": label,
+        "camera_face": label,
+    }
+    return Priors(data, dict.fromkeys(("identity", "expression", "shape", "pose"), 0.3), 3.0)
 
 
 class Regressor(torch.nn.Module):
@@ -52,7 +58,7 @@ class Regressor(torch.nn.Module):
 
 def build(variant="full", training=TRAINING, model=MODEL, **options):
     torch.manual_seed(0)
-    return PortraitObjective(model, training, variant, toy_people(), Prior(), discriminator=JUDGE, **options)
+    return PortraitObjective(model, training, variant, toy_people(), prior(), discriminator=JUDGE, **options)
 
 
 def batch(n=2, portrait=16, face=16):
@@ -156,10 +162,22 @@ def test_imitation_teaches_the_face_to_follow_the_model():
 def test_pose_smoothness_is_zero_at_the_start_and_grows_with_learned_filters():
     objective = build()
     drawn = objective.draw_characters(1, torch.Generator().manual_seed(0))
-    assert float(objective.pose_roughness(drawn)) < 1e-6
+    assert objective.pose_roughness(drawn).item() < 1e-6
     with torch.no_grad():
         objective.generator.pose.process.fine.change.normal_(std=0.1)
-    assert float(objective.pose_roughness(drawn)) > 1e-5
+    assert objective.pose_roughness(drawn).item() > 1e-5
+
+
+def test_reused_pictures_are_judged_once():
+    objective = build(training=TRAINING.model_copy(update={"reuse": True}))
+    rendered = []
+    original = objective.render
+    objective.render = lambda *a: rendered.append(1) or original(*a)
+    objective.fool(batch(), moment())
+    objective.judge(batch(), moment())
+    assert len(rendered) == 1
+    objective.judge(batch(), moment())
+    assert len(rendered) == 2
 
 
 def test_the_face_camera_follows_the_head():
