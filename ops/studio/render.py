@@ -16,6 +16,8 @@ from ops.studio.avatar import LIGHT_PLACES, Avatar, head_transforms, vertex_norm
 from ops.studio.props import jaw_motion
 from ops.studio.scene import View
 
+_GLOW = 20  # texels about the middle of a catchlight, beyond which there is nothing of it
+
 
 @dataclass(frozen=True)
 class Shot:
@@ -198,12 +200,13 @@ def _with_catchlights(avatar: Avatar, view: View) -> np.ndarray:
     if half[2] < 0.2:
         return sheet
     for place in (0, 1):
-        centre = np.array([x + place * side, y]) + (half[:2] / canvas.EYE_REACH * [0.5, -0.5] + 0.5) * side
-        patch = sheet[y : y + side, x + place * side : x + (place + 1) * side]
-        rows = np.arange(side)[:, None] + y - centre[1]
-        columns = np.arange(side)[None] + x + place * side - centre[0]
-        glow = 1 / (1 + np.exp(np.clip((np.hypot(rows, columns) - 7) / 1.2, -30, 30)))
-        patch += glow[..., None].astype(np.float32) * 1.6
+        corner = np.array([x + place * side, y])
+        middle = corner + (half[:2] / canvas.EYE_REACH * [0.5, -0.5] + 0.5) * side
+        left, top = np.maximum(middle.astype(int) - _GLOW, corner)
+        right, bottom = np.minimum(middle.astype(int) + _GLOW, corner + side)
+        columns, rows = np.arange(left, right)[None] - middle[0], np.arange(top, bottom)[:, None] - middle[1]
+        glow = 1 / (1 + np.exp((np.hypot(rows, columns) - 7) / 1.2))
+        sheet[top:bottom, left:right] += glow[..., None].astype(np.float32) * 1.6
     return sheet
 
 
