@@ -19,7 +19,7 @@ from torch import Tensor
 from ops.fit import energy
 from ops.fit.energy import Normal, State, Terms
 from ops.fit.linear import LinearFace
-from ops.fit.solver import FaceProblem, Solution, levenberg_marquardt, weighted_rms
+from ops.fit.solver import FaceProblem, Solution, forgiving, levenberg_marquardt, weighted_rms
 
 CHUNK = 64  # frames linearised at once: bounds memory
 
@@ -240,9 +240,14 @@ def fit_shot(
     steps = torch.zeros(1, dtype=torch.long)
     converged = torch.ones(1, dtype=torch.bool)
     shown = weights
-    for _ in range(rounds):
+    for number in range(rounds):
         shown = weights * energy.visibility(face, state, energy.project(face, state, focal)[1])
-        problem = ShotProblem(FaceProblem(face, observed, shown, focal, terms), stiffness, gaps.to(observed), belief)
+        problem = ShotProblem(
+            FaceProblem(face, observed, shown, focal, forgiving(terms, rounds - 1 - number)),
+            stiffness,
+            gaps.to(observed),
+            belief,
+        )
         state, converged, taken = levenberg_marquardt(state, problem.cost, problem.linearise, problem.step, max_steps)
         steps = steps + taken
     state = state.bounded()
