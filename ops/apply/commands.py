@@ -80,13 +80,40 @@ def add_to(commands: Parsers) -> None:
     invert.add_argument("--mask", type=float, default=0.0, help="weight of the person's mask (default: %(default)s)")
     invert.add_argument("--frames", type=int, default=120, help="of the video, 0 for none (default: %(default)s)")
 
+    shown = _command(commands, "strips", "control strips of a portrait: one property varies a row", system="portrait")
+    shown.add_argument("out", type=Path, help="name of the picture, .png")
+    shown.add_argument("--seed", type=int, default=0, help="character (default: %(default)s)")
+    shown.add_argument("--columns", type=int, default=6, help="pictures a row (default: %(default)s)")
+    shown.add_argument("--face", action="store_true", help="by the face camera, which follows the head")
+    _portrait(shown)
 
-def _command(commands: Parsers, name: str, text: str, before: Sequence[str] = ()) -> argparse.ArgumentParser:
+    driven = _command(
+        commands, "reenact-portrait", "a talking video: a clip's face drives a character", ["clip"], system="portrait"
+    )
+    driven.add_argument("out", type=Path, help="name of the video, .mp4")
+    driven.add_argument("--seed", type=int, default=0, help="character (default: %(default)s)")
+    driven.add_argument("--azimuth", type=float, default=0.0, help="of the camera (default: %(default)s)")
+    driven.add_argument("--clamp", action="store_true", help="bring what lies beyond the priors back to their range")
+    driven.add_argument("--weights", type=Path, default=Path("data/weights/embedded"), help="default: %(default)s")
+    _portrait(driven)
+
+
+def _portrait(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--priors", type=Path, default=Path("data/priors"), help="of the training (default: %(default)s)"
+    )
+    # AniPortraitGAN's public code
+    command.add_argument("--truncation", type=float, default=0.7, help="1 for full variety (default: %(default)s)")
+
+
+def _command(
+    commands: Parsers, name: str, text: str, before: Sequence[str] = (), system: str = "head"
+) -> argparse.ArgumentParser:
     """A parser whose function is ``ops.apply.<name>.<name>``; ``before`` are files named before the checkpoint."""
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     for word in before:
         command.add_argument(word, type=Path)
-    command.add_argument("checkpoint", type=Path, help="folder of a published head generator")
+    command.add_argument("checkpoint", type=Path, help=f"folder of a published {system} generator")
     command.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     function = name.replace("-", "_")
     command.set_defaults(run=_lazily(f"ops.apply.{function}", function))

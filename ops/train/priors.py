@@ -98,6 +98,13 @@ class Priors:
         moved = {name: value.to(device) for name, value in self._data.items()}
         return Priors(moved, self.bandwidth, self.camera_degrees)
 
+    def range(self, name: str, deviations: float) -> tuple[Tensor, Tensor]:
+        """Lowest and highest values of a code, so many standard deviations about its mean."""
+        spread = self._data[name].std(0)
+        if name in self._lacking:
+            spread = (spread.square() + self._lacking[name].square()).sqrt()
+        return self._mean[name] - deviations * spread, self._mean[name] + deviations * spread
+
     def sample(self, n: int, generator: torch.Generator | None = None) -> PriorSample:
         """Draw N people.
 
