@@ -37,6 +37,8 @@ class CheckParams(Params):
     at_least: int = Field(1, ge=0)  # samples a stage keeps; unpublished: our choice
     at_least_of: dict[str, int] = Field(default_factory=dict)  # the same, for single stages
     radius: float = Field(2.7, gt=0)  # EG3D: distance from the camera to the pivot
+    # the same, for single stages; AniPortraitGAN's portrait camera, in its own units
+    radius_of: dict[str, float] = Field(default_factory=lambda: {"shards_portraits": 1.895088})
     radius_tolerance: float = Field(0.25, gt=0)  # share of the radius; unpublished: our choice
     decoded: int = Field(64, ge=1)  # samples decoded a check, evenly spread; unpublished: our choice
 
@@ -68,7 +70,7 @@ def gates_of(unit: Unit) -> list[Gate]:
     """The gates on what a unit makes; equal for all units of a stage."""
     kinds = {
         _READABLE: _out(unit, RAW) is not None,
-        _COUNTS: _out(unit, LABELS, ".parquet") is not None,
+        _COUNTS: _out(unit, LABELS, ".parquet") is not None and not _of_clips(unit),  # clips have a row a frame
         _CAMERA_TABLE: (_out(unit, LABELS, ".parquet") or "").endswith("/camera.parquet"),
         _SAMPLES: _out(unit, SHARDS) is not None,
         _CAMERA_SAMPLES: _out(unit, SHARDS) is not None,
@@ -161,13 +163,15 @@ def samples_are_whole(folder: Path, kept: set[str] | None, decoded: int) -> Verd
 
     Args:
         folder: training shards.
-        kept: the ids that the label tables keep; None to leave that out.
+        kept: the ids of the pictures and clips that the label tables keep; None to leave that out.
         decoded: how many samples to decode, evenly spread.
     """
     from ops.store.pictures import decode
 
-    data = ShardDataset(folder)
     said = json.loads((folder / SUMMARY).read_text())
+    if not any(folder.glob("*.tar")) and said["samples"] == 0:
+        return Verdict(True, "no sample, and none is spoken of", {"samples": 0})
+    data = ShardDataset(folder)
     numbers = {"samples": len(data)}
     if said["samples"] != len(data):
         return Verdict(False, f"{SUMMARY} speaks of {said['samples']} samples, the shards hold {len(data)}", numbers)
@@ -176,7 +180,7 @@ def samples_are_whole(folder: Path, kept: set[str] | None, decoded: int) -> Verd
     ids = [key for shard in data.shards for key in shard.keys]
     if len(set(ids)) != len(ids):
         return Verdict(False, f"{len(ids) - len(set(ids))} samples are there more than once", numbers)
-    strangers = set(ids) - kept if kept is not None else set()
+    strangers = {key.split("-")[0] for key in ids} - kept if kept is not None else set()
     if strangers:
         return Verdict(False, f"{len(strangers)} samples are in no label table, e.g. {min(strangers)}", numbers)
     size = said["resolution"]
@@ -202,14 +206,30 @@ def _raw_ids(folder: Path) -> list[str]:
     return [key for path in shard_paths(folder) for key in Shard(path).keys]
 
 
-def _kept_before(dag: Dag, unit: Unit) -> list[str] | None:
-    """The ids that the step before kept: of the label tables a unit reads, the one made last; else the raw shards."""
+def _before(dag: Dag, unit: Unit) -> tuple[str | None, list[str] | None]:
+    """The step before that of a label table, and the ids that it kept.
+
+    A unit may read tables beside that of the step before: it is the one whose kept ids the unit's rows are. Where none
+    is, the one made last; the raw shards where no table is read.
+    """
     made = list(dag.units)
-    before = [dep for dep in unit.deps if dep.startswith(LABELS) and dep.endswith(".parquet") and dep in dag.makers]
-    if before:
-        return tables.kept_ids(dag.root / max(before, key=lambda dep: made.index(dag.makers[dep])))
+    tables_read = [
+        dep for dep in unit.deps if dep.startswith(LABELS) and dep.endswith(".parquet") and dep in dag.makers
+    ]
+    last: tuple[str | None, list[str] | None] = (None, None)
+    ids = _table(dag, unit).column("id").to_pylist()
+    for dep in sorted(tables_read, key=lambda dep: made.index(dag.makers[dep])):
+        last = dep, tables.kept_ids(dag.root / dep)
+        if last[1] == ids:
+            return last
     raw = next((dep for dep in unit.deps if dep.startswith(RAW) and dep in dag.makers), None)
-    return _raw_ids(dag.root / raw) if raw else None
+    return last if tables_read or raw is None else (None, _raw_ids(dag.root / raw))
+
+
+def _of_clips(unit: Unit) -> bool:
+    """Whether a unit's table or shards are of clips, which most projects have none of."""
+    outs = (_out(unit, LABELS, ".parquet"), _out(unit, SHARDS))
+    return any(Path(out).stem == "clips" for out in outs if out)
 
 
 def _table(dag: Dag, unit: Unit) -> pa.Table:
@@ -223,7 +243,7 @@ def _readable(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
 
 
 def _counts(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
-    return counts_add_up(_table(dag, unit), _kept_before(dag, unit))
+    return counts_add_up(_table(dag, unit), _before(dag, unit)[1])
 
 
 def _camera_table(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
@@ -232,21 +252,21 @@ def _camera_table(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
 
 
 def _samples(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
-    kept: set[str] = set()
-    chains: dict[str, list[str]] = {}
-    for name in dag.upstream([unit.name]):
-        for out in dag.units[name].outs:
-            if out.startswith(LABELS) and out.endswith(".parquet"):
-                chains.setdefault(str(Path(out).parent), []).append(out)
-    for chain in chains.values():
-        kept |= set.intersection(*(set(tables.kept_ids(dag.root / out)) for out in chain))
-    return samples_are_whole(dag.root / str(_out(unit, SHARDS)), kept if chains else None, params.decoded)
+    units = [dag.units[name] for name in dag.upstream([unit.name])]
+    made = {str(_out(one, LABELS, ".parquet")): one for one in units if _out(one, LABELS, ".parquet")}
+    earlier = {_before(dag, one)[0] for one in made.values() if not _of_clips(one)}
+    kept = {key.split("-")[0] for out in made if out not in earlier for key in tables.kept_ids(dag.root / out)}
+    return samples_are_whole(dag.root / str(_out(unit, SHARDS)), kept if made else None, params.decoded)
 
 
 def _camera_samples(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
-    data = ShardDataset(dag.root / str(_out(unit, SHARDS)))
-    cameras = [json.loads(s.read(key, "json")).get("camera") for s in data.shards for key in s.keys]
-    return cameras_are_valid(np.asarray([camera for camera in cameras if camera is not None], np.float64), params)
+    folder = dag.root / str(_out(unit, SHARDS))
+    shards = [Shard(path) for path in sorted(folder.glob("*.tar"))]
+    found = [json.loads(s.read(key, "json")).get("camera") for s in shards for key in s.keys]
+    cameras = [np.asarray(camera, np.float64).reshape(-1, 25) for camera in found if camera is not None]
+    radius = params.radius_of.get(unit.stage, params.radius)
+    params = params.model_copy(update={"radius": radius})
+    return cameras_are_valid(np.concatenate([np.empty((0, 25)), *cameras]), params)
 
 
 def _finite(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
@@ -254,11 +274,11 @@ def _finite(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
 
 
 def _enough(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
-    wanted = params.at_least_of.get(unit.stage, params.at_least)
+    wanted = params.at_least_of.get(unit.stage, 0 if _of_clips(unit) else params.at_least)
     if _out(unit, LABELS, ".parquet"):
         found = tables.kept(_table(dag, unit)).num_rows
     elif _out(unit, SHARDS):
-        found = len(ShardDataset(dag.root / str(_out(unit, SHARDS))))
+        found = sum(len(Shard(path)) for path in (dag.root / str(_out(unit, SHARDS))).glob("*.tar"))
     else:
         found = len(_raw_ids(dag.root / str(_out(unit, RAW))))
     return Verdict(found >= wanted, f"{found} samples, at least {wanted} wanted", {"samples": found})

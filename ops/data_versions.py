@@ -207,8 +207,8 @@ def taken_down(root: Path) -> set[str]:
 
 def _table(root: Path, folder: Path) -> pa.Table:
     """The samples of a folder of shards. Blur is that of the whole picture, from the first label table."""
-    data = ShardDataset(folder)
-    keys = [(shard, key) for shard in data.shards for key in shard.keys]
+    shards = ShardDataset(folder).shards if any(folder.glob("*.tar")) else []  # a set of clips may be empty
+    keys = [(shard, key) for shard in shards for key in shard.keys]
     labels = [json.loads(shard.read(key, "json")) for shard, key in keys]
     sharpness: dict[str, float] = {}
     for file in sorted((root / LABELS).glob("*/screen.parquet")):

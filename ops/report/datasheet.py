@@ -193,11 +193,13 @@ def _views_plot(views: dict[str, Any]) -> np.ndarray:
 def _sheets(root: Path, sources: list[str], shown: int) -> Iterator[tuple[str, np.ndarray]]:
     """Contact sheets: what the shards hold, and of each source what fell, one picture a reason in turn."""
     for path in sorted((root / "data/shards").glob("*/dataset.json")):
+        if not any(path.parent.glob("*.tar")):
+            continue  # a set of clips may be empty
         data = ShardDataset(path.parent)
         images, captions = [], []
         for number in np.unique(np.linspace(0, len(data) - 1, min(shown, len(data))).astype(int)).tolist():
             fields = data.read(number)
-            picture = next((content for name, content in fields.items() if name in ("jpg", "png", "webp")), None)
+            picture = next((fields[name] for name in fields if name.split(".")[-1] in ("jpg", "png", "webp")), None)
             if picture is not None:
                 images.append(pictures.decode(picture))
                 captions.append(data.key(number)[:8])

@@ -236,6 +236,43 @@ def test_what_is_wrong_fails(
     assert "FAIL" in capsys.readouterr().out
 
 
+def test_steps_may_go_back_before_others_and_clips_have_rows_of_frames(project: Path) -> None:
+    """Heads go on from the screening, whatever the camera step read beside it rejects; clips from the raw shards."""
+    text = (project / "dvc.yaml").read_text()
+    more = """  heads:
+    foreach: ${sources}
+    do:
+      cmd: heads
+      deps:
+        - data/raw/${key}
+        - data/labels/${key}/screen.parquet
+        - data/labels/${key}/camera.parquet
+      outs:
+        - data/labels/${key}/heads.parquet
+  track_clips:
+    foreach: ${sources}
+    do:
+      cmd: clips
+      deps:
+        - data/raw/${key}
+      outs:
+        - data/labels/${key}/clips.parquet
+  shards:
+"""
+    (project / "dvc.yaml").write_text(text.replace("  shards:\n", more, 1))
+    labels, folder = project / "data/labels/studio", project / "data/shards/faces"
+    label_table(labels / "heads.parquet", KEPT["screen"], KEPT["screen"])
+    label_table(labels / "clips.parquet", [f"{IDS[-1]}-{n:06d}" for n in range(3)], [f"{IDS[-1]}-000001"])
+    for path in folder.iterdir():
+        path.unlink()
+    write_shards(folder, [*KEPT["screen"], f"{IDS[-1]}-0000"])
+    assert {name: v.message for name, v in verdicts(project).items() if not v.passed} == {}
+    label_table(labels / "clips.parquet", [f"{IDS[-1]}-000000"], [])
+    failed = {name: v.message for name, v in verdicts(project).items() if not v.passed}
+    assert list(failed) == ["shards samples_match_labels"]
+    assert "1 samples are in no label table" in failed["shards samples_match_labels"]
+
+
 def test_kept_and_rejected_make_the_whole() -> None:
     """A table that no stage could write, as writing refuses it; a gate must not rely on that."""
     table = pa.table({"id": IDS[:2], "kept": [True, True], "reason": pa.array([None, "blurred"], pa.string())})

@@ -31,6 +31,7 @@ from ops.report.__main__ import ReportParams
 from ops.report.datasheet import DatasheetParams
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import load_params, read_yaml
+from ops.shards.clips import ClipShardsParams
 from ops.shards.faces import FaceShardsParams
 from ops.shards.heads import HeadShardsParams
 from ops.shards.portraits import PortraitShardsParams
@@ -64,6 +65,7 @@ STAGES = {
     "priors": PriorsParams,
     "shards_faces": FaceShardsParams,
     "shards_heads": HeadShardsParams,
+    "shards_clips": ClipShardsParams,
     "train_giraffe": TrainGiraffeParams,
     "train_heads": TrainHeadsParams,
     "shards_portraits": PortraitShardsParams,
