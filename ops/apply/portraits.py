@@ -17,7 +17,8 @@ from torch import Tensor
 from models.parametric.base import JOINTS
 from models.portrait import Latents, PortraitConfig, PortraitGenerator, Rendering, Styles
 from models.portrait_body import camera_to_head_frame, face_camera, portrait_label, posed_body
-from models.portrait_cameras import view_label
+from models.portrait_cameras import follow, view_label
+from models.portrait_pose import Body
 from ops.apply.generators import to_uint8
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import validate
@@ -104,6 +105,21 @@ class Portraits:
                 kept[name] = torch.maximum(torch.minimum(code, high), low)
         return (replace(latents, **kept) if clamp and kept else latents), words
 
+    def body(self, latents: Latents) -> Body:
+        """The posed bodies of characters."""
+        return posed_body(self.people, latents.identity, latents.shape, latents.pose, self._step)
+
+    def portrait_camera(self, label: Tensor) -> Tensor:
+        """The portrait cameras (N, 25) that look from where cameras (N, 25) about the body stand."""
+        return portrait_label(label, self.config.portrait_view)
+
+    def head_azimuth(self, latents: Latents, label: Tensor) -> float:
+        """From which side the camera sees the posed head of one character, degrees: camera and pose together."""
+        view = self.config.face_view
+        seen = face_camera(self.portrait_camera(label), self.body(latents).head_transform, view)
+        local = follow(seen, torch.linalg.inv(self.body(latents).head_transform))
+        return float(torch.atan2(local[0, 3], local[0, 11]).rad2deg())
+
     @torch.inference_mode()
     def render(self, latents: Latents, label: Tensor, face: bool = False, truncation: float = 1.0) -> np.ndarray:
         """Pictures of characters, each by its own camera.
@@ -123,11 +139,11 @@ class Portraits:
         shown = []
         for n in range(len(label)):
             one = latents[n : n + 1]
-            shown.append(to_uint8(self._render(one, portrait_label(label[n : n + 1]), face, truncation).image))
+            shown.append(to_uint8(self._render(one, self.portrait_camera(label[n : n + 1]), face, truncation).image))
         return np.concatenate(shown)
 
     def _render(self, latents: Latents, portrait: Tensor, face: bool, truncation: float) -> Rendering:
-        body = posed_body(self.people, latents.identity, latents.shape, latents.pose, self._step)
+        body = self.body(latents)
         view = self.config.face_view if face else self.config.portrait_view
         label = face_camera(portrait, body.head_transform, view) if face else portrait
         side = self.sides["face" if face else "portrait"]

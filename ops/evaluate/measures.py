@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ops.evaluate import intervals
 from ops.evaluate.protocol import Protocol
 from ops.runtime.errors import LineamentError
 
@@ -29,6 +30,7 @@ class Setting:
         work: where features are cached.
         device: of generators and networks.
         truth: what the studio knows, if there is any.
+        priors, pose_network: of portraits, and the network that tells how a head is turned.
     """
 
     backbone: str
@@ -38,6 +40,8 @@ class Setting:
     work: Path
     device: str = "cpu"
     truth: Path = Path("data/truth")
+    priors: Path = Path("data/priors")
+    pose_network: Path = Path("data/checkpoints/headpose")
 
 
 @dataclass(frozen=True)
@@ -119,8 +123,8 @@ def heads(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting) ->
             distance_name("fd", backbone.name): Number(
                 distance.value, *_interval(distance.value, distance.se), distance.samples[0], distance.note
             ),
-            "fake_face": _rate(found["fake_face_rate"], int(found["back_views"])),  # type: ignore[call-overload]
-            "high_quality": _rate(found["high_quality_rate"], study),
+            "fake_face": _share(found["fake_face_rate"], int(found["back_views"])),  # type: ignore[call-overload]
+            "high_quality": _share(found["high_quality_rate"], study),
         }
     return rows
 
@@ -129,21 +133,72 @@ STUDY = 100  # SphereHead section 5.3: heads of the user study
 REAL = 64  # real pictures at least, for the calibration of the study; unpublished: our choice
 
 
+def portrait(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting) -> Rows:
+    """Distances of faces and whole portraits, as stage ``evaluate_portrait`` measures them, by MobileNetV2."""
+    from ops.apply.portraits import Portraits
+    from ops.evaluate.portrait import EvaluatePortraitParams, distances
+    from ops.store.reader import ShardDataset
+
+    p = EvaluatePortraitParams(samples=setting.samples, seed=protocol.seed)
+    rows: Rows = {}
+    for row, folder in checkpoints.items():
+        found = distances(
+            Portraits(folder, setting.priors, setting.device), ShardDataset(setting.shards), setting.weights, p
+        )
+        rows[row] = {}
+        for what in ("face", "whole"):
+            numbers = found[what]
+            rows[row][f"fd_mobilenetv2_{what}"] = Number(numbers["fd_mobilenetv2"], None, None, setting.samples)
+            kd, error = numbers["kd_mobilenetv2"], numbers["kd_error"]
+            rows[row][f"kd_mobilenetv2_{what}"] = Number(kd, *_interval(kd, error), setting.samples)
+    return rows
+
+
+def control(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting) -> Rows:
+    """Whether portraits do what they are asked, as stage ``evaluate_portrait`` measures it."""
+    from ops.apply.portraits import Portraits
+    from ops.evaluate.portrait import EvaluatePortraitParams, identity
+    from ops.evaluate.portrait import control as measured
+
+    p = EvaluatePortraitParams(samples=setting.samples, characters=setting.samples, seed=protocol.seed)
+    rows: Rows = {}
+    for row, folder in checkpoints.items():
+        portraits = Portraits(folder, setting.priors, setting.device)
+        found, same = measured(portraits, setting.weights, setting.pose_network, p), identity(portraits, p)
+        rows[row] = {
+            "expression": _known(found["expression"]),
+            "pose": _known(found["turn"]["correlation"]),
+            "camera": _known(found["camera"]["error_degrees"]),
+            "identity_drift": Number(1 - float(same["auc"]), None, None, int(same["pairs"])),
+        }
+    return rows
+
+
 def _interval(value: float, error: float | None) -> tuple[float | None, float | None]:
     return (None, None) if error is None else (value - 1.96 * error, value + 1.96 * error)
 
 
-def _rate(rate: object, of: int) -> Number:
-    """A share with Wilson's interval; without anything to count, no number."""
+def _share(rate: object, of: int) -> Number:
+    """A share of cases with its interval; without anything to count, no number."""
     if not isinstance(rate, int | float) or of == 0:
         return Number(float("nan"), None, None, of, "nothing to count")
-    z2, p = 1.96**2, float(rate)
-    middle = (p + z2 / (2 * of)) / (1 + z2 / of)
-    half = 1.96 / (1 + z2 / of) * float(np.sqrt(p * (1 - p) / of + z2 / (4 * of**2)))
-    return Number(p, max(0.0, middle - half), min(1.0, middle + half), of)
+    return _known(intervals.share(round(rate * of), of))
 
 
-MEASURES: dict[str, Measure] = {"verification": verification, "heads": heads}
+def _known(found: dict[str, Any]) -> Number:
+    """A number of ``ops.evaluate.intervals``."""
+    if found["mean"] is None:
+        return Number(float("nan"), None, None, found["n"], f"only {found['n']} pictures could be measured")
+    low, high = found["interval"] or (None, None)
+    return Number(found["mean"], low, high, found["n"])
+
+
+MEASURES: dict[str, Measure] = {
+    "verification": verification,
+    "heads": heads,
+    "portrait": portrait,
+    "control": control,
+}
 
 
 def run(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting) -> Rows:

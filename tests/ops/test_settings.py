@@ -22,6 +22,7 @@ from ops.evaluate.giraffe import EvaluateGiraffeParams
 from ops.evaluate.heads import EvaluateHeadsParams
 from ops.evaluate.invert_heads import InvertHeadsParams
 from ops.evaluate.labels import EvaluateLabelsParams
+from ops.evaluate.portrait import EvaluatePortraitParams
 from ops.evaluate.tables import EvaluateProtocolsParams
 from ops.fit.body import FitBodyParams
 from ops.fit.clips import TrackClipsParams
@@ -73,6 +74,7 @@ STAGES = {
     "evaluate_giraffe": EvaluateGiraffeParams,
     "evaluate_heads": EvaluateHeadsParams,
     "invert_heads": InvertHeadsParams,
+    "evaluate_portrait": EvaluatePortraitParams,
     "evaluate_labels": EvaluateLabelsParams,
     "evaluate_protocols": EvaluateProtocolsParams,
     "report": ReportParams,
