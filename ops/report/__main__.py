@@ -1,27 +1,35 @@
-"""Stage report: the page ``index.html`` and a picture of the two numbers that matter most.
+"""Stage report: ``index.html``, a page a system and one for the data set, and a picture of two numbers that matter.
 
 python -m ops.report . data/report
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import Field
 
 from ops.evaluate import plots
 from ops.evaluate.published import TITLES
-from ops.report import data, heads, labels, models, protocols, record
-from ops.report.page import Embedding, Html, Missing, Section, absences, attempt, join, render, tag, warning
+from ops.report import data, giraffe, heads, labels, portrait, protocols, record
+from ops.report.page import Embedding, Html, Page, Section, join, missing, render, tag
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.publish import publish
 from ops.runtime.stage import Stage, stage
 
+ENTRY = "index.html"
+PAGES: dict[str, tuple[str, Callable[[Path, Embedding], Page]]] = {
+    "data.html": ("Data set", data.page),
+    "labels.html": ("Labels", labels.page),
+    "giraffe.html": ("GIRAFFE", giraffe.page),
+    "heads.html": ("Heads", heads.page),
+    "portrait.html": ("Portraits", portrait.page),
+    "protocols.html": ("The papers' tables", protocols.page),
+}
 MAX_MB = 15.0  # a page that mails and opens easily
 
 
@@ -35,97 +43,73 @@ class ReportParams(Params):
 
 @stage("report", ReportParams)
 def main(s: Stage[ReportParams], root: Path, out: Path) -> None:
-    """Write one self-contained page about all that lies under the project's folder."""
+    """Write self-contained pages about all that lies under the project's folder; index.html is the entry."""
     if not (root / "dvc.yaml").is_file():
         raise LineamentError(f"{root}: no dvc.yaml there. Give the project's folder.")
-    page = build(root, s.params)
-    size = len(page.encode()) / 1e6
-    if size > MAX_MB:
-        s.log(f"the page has {size:.1f} MB; report.width and report.quality make it smaller")
+    pages = build(root, s.params)
+    sizes = {name: len(text.encode()) / 1e6 for name, text in pages.items()}
+    for name, size in sizes.items():
+        if size > MAX_MB:
+            s.log(f"{name} has {size:.1f} MB; report.width and report.quality make it smaller")
     with publish(out, folder=True) as folder:
-        (folder / "index.html").write_text(page, encoding="utf-8")
-        try:
-            about_labels = labels.build(root, f"{s.params.title}: labels", _embedding(s.params), _foot(root))
-            (folder / labels.PAGE).write_text(about_labels, encoding="utf-8")
-        except Missing as error:
-            s.log(f"no {labels.PAGE}: {error}")
+        for name, text in pages.items():
+            (folder / name).write_text(text, encoding="utf-8")
     s.preview(preview(root))
-    s.log(f"{out / 'index.html'}: {size:.1f} MB")
+    s.log(f"{out / ENTRY}: {len(pages)} pages, {sum(sizes.values()):.1f} MB")
 
 
-def build(root: Path, params: ReportParams) -> str:
-    """The page as text. A section whose content cannot be made says why; the others stand."""
-    how = _embedding(params)
-    sections = [
-        _section("lineage", "Lineage", partial(record.lineage_section, root)),
-        _section("counts", "How many pictures came how far", partial(data.counts_section, root)),
-        _section("datasheet", "The data sheet", partial(data.datasheet_section, root, how)),
-        _section("sheets", "What each stage saw", partial(data.sheets_section, root, how)),
-        _section("cameras", "Cameras", partial(data.camera_section, root)),
-        _section("labels", "Labels against the truth", partial(labels.section, root)),
-        _section("training", "Training", partial(models.training_section, root, how)),
-        _section("views", "One object from nine angles", partial(models.strips_section, root, how)),
-        _section("verification", "Is it the same person from the side?", partial(models.verification_section, root)),
-        _section("heads", "Heads from all sides", partial(heads.section, root, how)),
-        _section("protocols", "The papers' tables", partial(protocols.protocols_section, root)),
-        _section("timings", "Seconds", partial(record.timings_section, root)),
-        _section("machine", "Machine and versions", partial(record.machine_section, root)),
-        _section("hashes", "Hashes", partial(record.hashes_section, root)),
-    ]
-    results = _results(root)
-    absent = absences("".join(section.content for section in sections))
-    first = _section("summary", "Summary", partial(summary, root, results))
-    last = _section("limits", "Failures and limits", partial(record.limits_section, root, absent, results))
-    lead = "From raw pictures to trained, evaluated 3D-aware generators, with every step on record."
-    return render(params.title, lead, [first, *sections, last], _foot(root))
+def build(root: Path, params: ReportParams) -> dict[str, str]:
+    """The pages as text by file name, the entry first.
+
+    What cannot be made says why; a page with nothing else on it is left out, and the entry says so.
+    """
+    how = Embedding(params.width, params.quality)
+    found: dict[str, tuple[Page, list[Section]] | str] = {}
+    for file, (_, make) in PAGES.items():
+        try:
+            page = make(root, how)
+            found[file] = page, page.whole()
+        except LineamentError as error:
+            found[file] = str(error)
+    written = {file: known for file, known in found.items() if not isinstance(known, str)}
+    foot = f"Made by Lineament at {record.revision(root)}. These pages fetch nothing and run no script."
+    entry = _entry(root, found)
+    texts = {ENTRY: render(params.title, entry.lead, entry.whole(), foot, _links(ENTRY, written))}
+    for file, (page, sections) in written.items():
+        texts[file] = render(PAGES[file][0], page.lead, sections, foot, _links(file, written))
+    return texts
 
 
-def _embedding(params: ReportParams) -> Embedding:
-    return Embedding(params.width, params.quality)
+def _links(current: str, written: Iterable[str]) -> Html:
+    names = {ENTRY: "Lineament", **{file: PAGES[file][0] for file in written}}
+    here = {file: "page" if file == current else None for file in names}
+    return join(tag("a", name, href=file, aria_current=here[file]) for file, name in names.items())
 
 
-def _foot(root: Path) -> str:
-    return f"Made by Lineament at {record.revision(root)}. This page fetches nothing and runs no script."
-
-
-def _section(anchor: str, title: str, make: Callable[[], Html]) -> Section:
-    return Section(anchor, title, attempt(make))
-
-
-def _results(root: Path) -> dict[str, Any] | None:
-    try:
-        return data.read_json(models.evaluation(root) / "auc.json")
-    except Missing:
-        return None
-
-
-def summary(root: Path, results: dict[str, Any] | None) -> Html:
-    """The few numbers to remember, and what they mean in a sentence."""
-    counts = data.counts(root)
-    raw = sum(found["in"] for steps in counts.values() if (found := steps["crawl"]))
-    facts: list[tuple[str, str]] = [("sources", ", ".join(counts)), ("pictures crawled", f"{raw:,}" if raw else "–")]
-    try:
-        facts.append(("samples in the shards", f"{data.read_json(root / 'metrics/shards_faces.json')['kept']:,}"))
-    except Missing:
-        facts.append(("samples in the shards", "–"))
-    trained = [name for name in models.VARIANTS if (models.checkpoint(root, name) / "config.json").is_file()]
-    facts.append(("variants trained", f"{len(trained)} of {len(models.VARIANTS)}"))
-    if results:
-        for name, entry in results["variants"].items():
-            facts.append((f"mean AUC, {TITLES.get(name, name)}", f"{entry['mean_auc']:.3f}"))
+def _entry(root: Path, found: Mapping[str, tuple[Page, list[Section]] | str]) -> Page:
+    """The entry: every page in a few facts, then what concerns all of them."""
+    boxes, limits = [], record.limits(root)
+    for file, known in found.items():
+        name = PAGES[file][0]
+        if isinstance(known, str):
+            boxes += [tag("h3", name), missing(f"{name} has no page: {known}")]
+            continue
+        page, _ = known
+        boxes += [tag("h3", tag("a", name, href=file)), page.summary]
+        limits += [f"{name}: {line}" for line in (*page.limits, *(f"missing: {a}" for a in page.absences))]
     seconds = sum(entry["seconds"] for entry in record.timings(root))
-    facts.append(("recorded run time", f"{seconds / 60:.1f} min" if seconds else "not recorded"))
-    boxes = [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts]
-    words = "This page shows one run of the lineage as it lies on disk. "
-    if results:
-        words += (
-            f"AUC says how well {results['protocol']['recogniser']} tells a generated person from the others when it "
-            "sees one of them from the side; it is not the paper's number, for reasons given below the table."
-        )
-    else:
-        words += "Nothing has been evaluated yet."
-    minded = [warning(line) for line in (results or {}).get("warnings", [])]
-    return join([tag("dl", *boxes, class_="facts"), tag("p", words), *minded])
+    took = f"The recorded stages took {seconds / 60:.1f} minutes." if seconds else "No stage's seconds are on record."
+    sections = [
+        Section(
+            "summary", "What there is", join([tag("p", f"One run of the lineage as it lies on disk. {took}"), *boxes])
+        ),
+        Section.of("lineage", "Lineage", partial(record.lineage_section, root)),
+        Section.of("timings", "Seconds", partial(record.timings_section, root)),
+        Section.of("machine", "Machine and versions", partial(record.machine_section, root)),
+        Section.of("hashes", "Hashes", partial(record.hashes_section, root)),
+    ]
+    lead = "From raw pictures to trained, evaluated 3D-aware generators, with every step on record."
+    return Page(lead, sections, limits=limits)
 
 
 def preview(root: Path) -> np.ndarray:
@@ -137,7 +121,7 @@ def preview(root: Path) -> np.ndarray:
     left.set(title="pictures kept after each step", ylim=(0, None))
     left.tick_params(axis="x", labelrotation=30)
     left.legend(fontsize=8, frameon=False)
-    results = _results(root)
+    results = giraffe.evaluation(root)
     if results is None:
         right.set(title="not evaluated yet", xticks=[], yticks=[])
     else:

@@ -1,4 +1,4 @@
-"""Sections about the pictures: how many came how far, what each step saw, where the cameras are."""
+"""The page about the pictures: how many came how far, what each step saw, where the cameras are."""
 
 from __future__ import annotations
 
@@ -11,11 +11,44 @@ import numpy as np
 from ops.crawl.sources import load_sources
 from ops.dag import Dag
 from ops.report import chart, datasheet_text
-from ops.report.page import Embedding, Html, Missing, attempt, join, notes, picture, table, tag
+from ops.report.files import read_json
+from ops.report.page import Embedding, Html, Missing, Page, Section, attempt, facts, join, notes, picture, table, tag
 from ops.status import step_tables
 from ops.store import tables
 
 YAW_BIN, PITCH_BIN = 10, 5  # degrees
+
+
+def page(root: Path, how: Embedding) -> Page:
+    """How many pictures came how far, what each step saw of them, where the cameras are, the data sheet."""
+    return Page(
+        "The pictures: where they come from, what each step kept and made of them, and what is uneven.",
+        [
+            Section.of("counts", "How many pictures came how far", partial(counts_section, root)),
+            Section.of("datasheet", "The data sheet", partial(datasheet_section, root, how)),
+            Section.of("cameras", "Cameras", partial(camera_section, root)),
+            Section.of("sheets", "What each stage saw", partial(sheets_section, root, how)),
+        ],
+        facts(partial(_facts, root)),
+        "Each shard set is a training set of its own: a system learns from those pictures that had all the labels it "
+        "needs. The table of counts says what fell at which step, and why.",
+    )
+
+
+def _facts(root: Path) -> list[tuple[str, str]]:
+    found = counts(root)
+    raw = sum(step["in"] for steps in found.values() if (step := steps["crawl"]))
+    known = [("sources", ", ".join(found)), ("pictures crawled", f"{raw:,}" if raw else "–")]
+    for path in _shard_counts(root):
+        try:
+            known.append((f"samples, {path.stem.removeprefix('shards_')} shards", f"{read_json(path)['kept']:,}"))
+        except Missing:
+            continue  # damaged; the table of shards says so
+    return known
+
+
+def _shard_counts(root: Path) -> list[Path]:
+    return sorted((root / "metrics").glob("shards_*.json"))
 
 
 def counts(root: Path) -> dict[str, dict[str, dict[str, Any] | None]]:
@@ -30,9 +63,16 @@ def counts(root: Path) -> dict[str, dict[str, dict[str, Any] | None]]:
 
 
 def counts_section(root: Path) -> Html:
-    """A table a source, and what the training shards took."""
+    """A table a source, and what the training shards took.
+
+    Raises:
+        Missing: no step has run for any source.
+    """
     parts: list[str] = []
-    for source, steps in counts(root).items():
+    found = counts(root)
+    if not any(any(steps.values()) for steps in found.values()):
+        raise Missing(f"no step has run yet; dvc repro crawl@{next(iter(found), 'SOURCE')} begins")
+    for source, steps in found.items():
         parts.append(tag("h3", f"Source {source}"))
         parts.append(attempt(partial(_counts_table, source, steps)))
     parts.append(tag("h3", "Training shards"))
@@ -53,9 +93,13 @@ def _counts_table(source: str, steps: dict[str, dict[str, Any] | None]) -> Html:
 
 
 def _shards(root: Path) -> Html:
-    found = read_json(root / "metrics/shards_faces.json")
-    row = ["shards_faces", found["in"], found["kept"], found["rejected"], _why(found)]
-    return table(("stage", "in", "kept", "rejected", "why"), [row], "Samples of all sources")
+    rows: list[list[object]] = []
+    for path in _shard_counts(root):
+        found = read_json(path)
+        rows.append([path.stem, found["in"], found["kept"], found["in"] - found["kept"], _why(found)])
+    if not rows:
+        raise Missing("no shards have been made; dvc repro shards_faces makes the first")
+    return table(("stage", "in", "kept", "left out", "why"), rows, "Samples of all sources")
 
 
 def _why(found: dict[str, Any]) -> str:
@@ -82,17 +126,22 @@ def datasheet_section(root: Path, how: Embedding) -> Html:
 
 
 def sheets_section(root: Path, how: Embedding) -> Html:
-    """The preview of every stage but the last, in the order of the lineage."""
+    """The preview of every stage that makes data, in the order of the lineage.
+
+    Raises:
+        Missing: no stage has made one.
+    """
     dag = Dag.load(root)
-    parts = []
+    parts, there = [], False
     for unit in dag.units.values():
         for out in unit.outs:
-            if out.startswith("data/previews/") and unit.stage != "report":
+            if out.startswith("data/previews/") and dag.stages[unit.stage].meta.group not in ("models", "evaluation"):
+                there |= (root / out).is_file()
                 text = f"{unit.name}: {dag.stages[unit.stage].description}"
                 show = partial(picture, root / out, text, how, made_by=unit.name)
                 parts.append(attempt(show))
-    if not parts:
-        raise Missing("dvc.yaml declares no previews")
+    if not there:
+        raise Missing("no stage has made a preview yet; dvc repro makes them")
     return tag("div", *parts, class_="grid big")
 
 
@@ -127,22 +176,3 @@ def camera_section(root: Path) -> Html:
 def _edges(values: np.ndarray, step: int) -> np.ndarray:
     low, high = np.floor(values.min() / step) * step, np.ceil(values.max() / step) * step
     return np.arange(low, max(high, low + step) + step / 2, step)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON mapping.
-
-    Raises:
-        Missing: there is none, or it is damaged.
-    """
-    import json
-
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise Missing(f"{path.name} has not been made; dvc repro makes it") from None
-    except ValueError as error:
-        raise Missing(f"{path.name} is damaged ({error}); dvc checkout or dvc repro restores it") from None
-    if not isinstance(found, dict):
-        raise Missing(f"{path.name} holds no mapping")
-    return found

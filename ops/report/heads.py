@@ -1,8 +1,9 @@
-"""The section about heads: what was trained, all sides of what it draws, the ablation beside the paper's, inversion."""
+"""The page about heads: training, all sides of what they draw, the ablation beside the paper's, inversion."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,40 +11,86 @@ from typing import Any
 import simplejpeg
 
 from ops.evaluate.heads_output import title
-from ops.report import chart
-from ops.report.data import read_json
-from ops.report.page import Embedding, Html, Missing, attempt, join, notes, picture, table, tag
+from ops.report import chart, training
+from ops.report.files import read_json
+from ops.report.page import (
+    Embedding,
+    Html,
+    Missing,
+    Page,
+    Section,
+    attempt,
+    cell,
+    facts,
+    join,
+    notes,
+    picture,
+    table,
+    tag,
+)
 from ops.store.pictures import decode
 
+SYSTEM, METHOD = "heads", "spherehead"
 
-def section(root: Path, how: Embedding) -> Html:
-    """Everything about generated heads.
 
-    Raises:
-        Missing: nothing has been evaluated.
-    """
+def page(root: Path, how: Embedding) -> Page:
+    """Training, heads from all sides, the ablation, and heads from one picture."""
+    known, meaning, limits = facts(partial(training.facts, root, SYSTEM)), "Nothing has been evaluated yet.", []
+    try:
+        results = _results(root)
+    except Missing:
+        pass  # the sections say so
+    else:
+        chosen = METHOD if METHOD in results["variants"] else next(iter(results["variants"]))
+        found = results["variants"][chosen]
+        false = results["protocol"]["calibration"]["false_alarms"]["face_behind"]
+        known += [
+            (f"fd_mobilenetv2, {title(chosen)}", cell(found["fd"]["all"]["value"])),
+            ("fake faces behind", _percent(found["artefacts"]["fake_face_rate"])),
+        ]
+        meaning = (
+            "FD says how far the features of drawn heads lie from those of real ones, by another network than the "
+            "paper's FID: lower is better, and it cannot be held against published numbers. Fake faces are heads that "
+            f"show a face at the back; the detector sees one on {_percent(false)} of true back views."
+        )
+        limits = results["differs"]
+    evaluated = partial(_with_results, root)
+    return Page(
+        "SphereHead and its ablations: heads that are solid from all sides.",
+        [
+            Section.of("training", "Training", partial(training.section, root, how, SYSTEM)),
+            Section.of("turntables", "All sides", evaluated(_turntables)),
+            Section.of("ablation", "Ablation", evaluated(_ablation)),
+            Section.of("detectors", "Which detectors fired", evaluated(_detectors)),
+            Section.of("snapshots", "In the course of training", evaluated(_curves)),
+            Section.of("inversion", "One picture in, all sides out", partial(_inversions, root, how)),
+        ],
+        known,
+        meaning,
+        (),
+        limits,
+    )
+
+
+def _results(root: Path) -> dict[str, Any]:
     path = root / "data/evaluation/heads/heads.json"
     if not path.is_file():
         raise Missing("generated heads have not been evaluated; dvc repro evaluate_heads does")
-    results = read_json(path)
+    return read_json(path)
+
+
+def _with_results(root: Path, draw: Callable[[Path, dict[str, Any]], Html]) -> Callable[[], Html]:
+    return lambda: draw(root, _results(root))
+
+
+def _turntables(root: Path, results: dict[str, Any]) -> Html:
     about = results["protocol"]
     lead = (
-        f"{about['samples']:,} pictures a variant against {about['real']:,} real ones, seed {about['seed']}; "
-        f"{about['heads']} heads from {about['views']} sides, truncated to {about['truncation']:g}. Features of "
-        f"{about['backbone']} ({about['resize']}): the numbers bear its name and are not FID."
+        f"{about['heads']} heads a variant from {about['views']} sides, truncated to {about['truncation']:g}. Scroll a "
+        "picture sideways to walk around the head, from the front over its left."
     )
-    parts = [
-        tag("p", lead),
-        tag("h3", "All sides"),
-        tag("p", "Scroll a picture sideways to walk around the head, from the front over its left.", class_="small"),
-        *(attempt(partial(_turntable, root, name)) for name in results["variants"]),
-        *(tag("h3", "Ablation"), _ablation(results), tag("p", _calibration(about), class_="small")),
-        *(tag("h3", "Which detectors fired"), _detectors(results)),
-        *(tag("h3", "In the course of training"), attempt(partial(_curves, results))),
-        *(tag("h3", "One picture in, all sides out"), attempt(partial(_inversions, root, how))),
-        *(tag("h3", "What to mind"), notes(results["differs"])),
-    ]
-    return join(parts)
+    shown = [attempt(partial(_turntable, root, name)) for name in results["variants"]]
+    return join([tag("p", lead), tag("div", *shown, class_="row")])
 
 
 def _turntable(root: Path, name: str) -> Html:
@@ -61,7 +108,12 @@ def _turntable(root: Path, name: str) -> Html:
     return tag("figure", box, tag("figcaption", text))
 
 
-def _ablation(results: dict[str, Any]) -> Html:
+def _ablation(_: Path, results: dict[str, Any]) -> Html:
+    about = results["protocol"]
+    lead = (
+        f"{about['samples']:,} pictures a variant against {about['real']:,} real ones, seed {about['seed']}. Features "
+        f"of {about['backbone']} ({about['resize']}): the numbers bear its name and are not FID."
+    )
     head = (
         "variant", "FD", "front", "back", "FD, first layers", "KD", "fake faces", "high quality", "mirrored",
         "depth apart", "identity", "paper: FID", "fake faces", "high quality",
@@ -79,9 +131,8 @@ def _ablation(results: dict[str, Any]) -> Html:
                 found["identity"]["auc"], paper.get("fid"), _percent(paper.get("ff")), _percent(paper.get("hq")),
             ]
         )  # fmt: skip
-    return table(
-        head, rows, "fd_mobilenetv2 and kd_mobilenetv2: lower is better. The paper's columns are of other data"
-    )
+    caption = "fd_mobilenetv2 and kd_mobilenetv2: lower is better. The paper's columns are of other data"
+    return join([tag("p", lead), table(head, rows, caption), tag("p", _calibration(about), class_="small")])
 
 
 def _calibration(about: dict[str, Any]) -> str:
@@ -96,7 +147,7 @@ def _calibration(about: dict[str, Any]) -> str:
     )
 
 
-def _detectors(results: dict[str, Any]) -> Html:
+def _detectors(_: Path, results: dict[str, Any]) -> Html:
     names = list(next(iter(results["variants"].values()))["artefacts"]["by_detector"])
     rows: list[list[object]] = [
         [
@@ -112,7 +163,7 @@ def _detectors(results: dict[str, Any]) -> Html:
     return table(head, rows, "Share of heads on which each detector fires in at least one view")
 
 
-def _curves(results: dict[str, Any]) -> Html:
+def _curves(_: Path, results: dict[str, Any]) -> Html:
     drawn, known = [], []
     for key, name in (("fd_low", "fd_mobilenetv2_low"), ("fd", "fd_mobilenetv2")):
         series = [

@@ -6,26 +6,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ops.report import chart
-from ops.report.data import read_json
+from ops.report import chart, training
+from ops.report.files import read_json
 from ops.report.page import (
     Embedding,
     Html,
     Missing,
+    Page,
     Section,
-    absences,
     attempt,
     join,
     missing,
-    notes,
     picture,
-    render,
     table,
     tag,
 )
 from ops.runtime.weights import REGISTRY, locate
 
-PAGE = "labels.html"
 MAKER = "evaluate_labels"
 TITLES = {
     "yaw": "Camera yaw, °",
@@ -48,6 +45,7 @@ METHODS = {
     "segment": "selfie segmentation (segment)",
     "track_clips": "clips (track_clips)",
 }
+TAUGHT = {"headpose": "heads and their poses", "parser": "parsing"}
 LABELLERS = ("camera", "landmarks", "mask", "parsing", "coefficients", "head boxes")  # roles of the papers' networks
 
 
@@ -63,22 +61,18 @@ def results(root: Path) -> dict[str, Any]:
     return read_json(path)
 
 
-def section(root: Path) -> Html:
-    """The summary on the main page, and the way to the whole."""
-    found = results(root)
-    parts = [attempt(partial(_facts, source, entry)) for source, entry in found["sources"].items()]
-    more = tag("a", "All errors by angle, overlays, filters and losses", href=PAGE)
-    return join([*parts, *_skipped(found), tag("p", more, ".")])
+def page(root: Path, how: Embedding) -> Page:
+    """Everything that was measured, source by source.
 
-
-def build(root: Path, title: str, how: Embedding, foot: str) -> str:
-    """The page as text."""
+    Raises:
+        Missing: nothing has been compared with the truth.
+    """
     found = results(root)
-    sections = []
+    sections, facts = [], []
     for source, entry in found["sources"].items():
         name = source if len(found["sources"]) > 1 else ""
+        facts += [(f"{name}: {words}" if name else words, value) for words, value in _facts(entry)]
         for anchor, heading, make in (
-            ("summary", "Summary", partial(_facts, source, entry)),
             ("angles", "Errors by the angle of view", partial(_charts, entry)),
             ("table", "All errors", partial(_errors, entry)),
             ("fits", "Fits over their pictures", partial(_overlays, root, source, how)),
@@ -88,7 +82,7 @@ def build(root: Path, title: str, how: Embedding, foot: str) -> str:
             ("losses", "What each stage lost", partial(_losses, entry["losses"])),
         ):
             words = f"{heading}: {name}" if name else heading
-            sections.append(Section(f"{anchor}-{source}", words, attempt(make)))
+            sections.append(Section.of(f"{anchor}-{source}", words, make))
     for source, entry in found["skipped"].items():
         content = join(
             [
@@ -98,18 +92,27 @@ def build(root: Path, title: str, how: Embedding, foot: str) -> str:
             ]
         )
         sections.append(Section(f"skipped-{source}", f"Source {source}, without truth", content))
-    sections.append(Section("labellers", "The papers' own labellers", attempt(_labellers)))
-    absent = absences("".join(part.content for part in sections))
-    sections.append(Section("limits", "What is missing, and how to read this", _limits(found, absent)))
-    lead = "The labels that training rests on, against a truth that labelling never saw."
-    return render(title, lead, sections, foot)
+    taught = [training.Run(w, root / "data/checkpoints" / n, f"train_{n}") for n, w in TAUGHT.items()]
+    sections.append(Section.of("taught", "Labellers taught on rendered lessons", partial(training.curves, taught)))
+    sections.append(Section.of("labellers", "The papers' own labellers", _labellers))
+    return Page(
+        "The labels that training rests on, against a truth that labelling never saw.",
+        sections,
+        facts,
+        "Mean distance of the labels from the studio's truth, which no labeller has seen; n counts pictures or people. "
+        "Eye distance is the unit of the landmarks and of the fit; an IoU of 1 is a perfect mask."
+        if facts
+        else "No label has a true counterpart.",
+        (),
+        _limits(found),
+    )
 
 
 def _entry(entry: dict[str, Any], method: str, quantity: str) -> dict[str, Any] | None:
     return next((e for e in entry["errors"] if (e["method"], e["quantity"]) == (method, quantity)), None)
 
 
-def _facts(source: str, entry: dict[str, Any]) -> Html:
+def _facts(entry: dict[str, Any]) -> list[tuple[str, str]]:
     wanted = (
         ("fit residual, near front", "fit_face", "residual", "near_front", "{:.2f} %"),
         ("yaw error within ±60°", "fit_face", "yaw", "within_60", "{:.1f}°"),
@@ -118,15 +121,12 @@ def _facts(source: str, entry: dict[str, Any]) -> Html:
         ("mask IoU", "segment", "mask_iou", "all", "{:.3f}"),
         ("yaw error in clips", "track_clips", "yaw", "all", "{:.1f}°"),
     )
-    boxes = []
+    facts = []
     for name, method, quantity, part, form in wanted:
         error = _entry(entry, method, quantity)
         if error and error[part]["n"]:
-            value = tag("dd", form.format(error[part]["mean"]))
-            boxes.append(tag("div", tag("dt", f"{name} (n = {error[part]['n']:,})"), value))
-    if not boxes:
-        raise Missing(f"nothing of {source} could be measured: no label has a true counterpart")
-    return tag("dl", *boxes, class_="facts")
+            facts.append((f"{name} (n = {error[part]['n']:,})", form.format(error[part]["mean"])))
+    return facts
 
 
 def _charts(entry: dict[str, Any]) -> Html:
@@ -244,12 +244,8 @@ def _labellers() -> Html:
     return join([said, table(("network", "role", "weights", "used instead"), rows)])
 
 
-def _skipped(found: dict[str, Any]) -> list[Html]:
-    return [missing(f"{source}: {entry['why']}") for source, entry in found["skipped"].items()]
-
-
-def _limits(found: dict[str, Any], absent: list[str]) -> Html:
-    lines = [
+def _limits(found: dict[str, Any]) -> list[str]:
+    return [
         "The truth is the studio's: rendered people. Errors on photographs may be larger or smaller.",
         "Errors are absolute; the eye distance is that of the outer corners, as it would be seen from straight ahead.",
         "Only labels that their stage kept are measured; the shares that were lost stand above.",
@@ -258,4 +254,3 @@ def _limits(found: dict[str, Any], absent: list[str]) -> Html:
         f"Near the front means an azimuth of less than {found['near_front']:g}°. Head shapes are compared after the "
         "best rotation and shift; their scale is the fit's own.",
     ]
-    return notes([*lines, *absent])

@@ -1,4 +1,4 @@
-"""HTML in small pieces: text is escaped, pictures are embedded, what is missing says why. One page, nothing fetched."""
+"""HTML in small pieces: text is escaped, pictures are embedded, what is missing says why. Nothing is fetched."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import html
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +31,66 @@ class Missing(LineamentError):
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: its anchor, its heading, its content."""
+    """A part of a page: its anchor, its heading, its content; ``absent`` says why there is none."""
 
     anchor: str
     title: str
     content: Html
+    absent: str = ""
+
+    @classmethod
+    def of(cls, anchor: str, title: str, make: Callable[[], Html]) -> Section:
+        """The section with what ``make`` gives, or with the sentence that says why it cannot."""
+        try:
+            return cls(anchor, title, make())
+        except LineamentError as error:
+            return cls(anchor, title, missing(str(error)), str(error))
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of the report.
+
+    Attributes:
+        lead: what it is about, below the heading.
+        sections: its parts, in order.
+        facts: pairs (name, value) to remember; they stand first here and on the entry page.
+        meaning: what the facts mean, in plain words.
+        warnings: what must not be overlooked, beside the facts.
+        limits: what must not be read into the page.
+    """
+
+    lead: str
+    sections: Sequence[Section]
+    facts: Sequence[tuple[str, str]] = ()
+    meaning: str = ""
+    warnings: Sequence[str] = field(default=())
+    limits: Sequence[str] = ()
+
+    @property
+    def summary(self) -> Html:
+        """The facts and what they mean."""
+        boxes = [tag("div", tag("dt", name), tag("dd", value)) for name, value in self.facts]
+        shown = [tag("dl", *boxes, class_="facts")] if boxes else []
+        return join([*shown, *([tag("p", self.meaning)] if self.meaning else []), *map(warning, self.warnings)])
+
+    @property
+    def absences(self) -> list[str]:
+        """The reasons of all that its sections could not show."""
+        return absences("".join(section.content for section in self.sections))
+
+    def whole(self) -> list[Section]:
+        """All sections: the summary first, the limits last.
+
+        Raises:
+            Missing: no section has anything to show.
+        """
+        if all(section.absent for section in self.sections):
+            raise Missing(self.sections[0].absent)
+        lines = [*self.limits, *(f"Missing above: {line}" for line in self.absences)]
+        first = [Section("summary", "Summary", self.summary)] if self.summary else []
+        last = [Section("limits", "Failures and limits", notes(lines))] if lines else []
+        return [*first, *self.sections, *last]
 
 
 @dataclass(frozen=True)
@@ -64,13 +119,22 @@ def join(parts: Iterable[str]) -> Html:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> Html:
     """A table that scrolls sideways where it must; numbers stand right, the first column heads its row."""
-    body = []
-    for row in rows:
+    body, kept = [], [list(row) for row in rows]
+    numbers = [bool(kept) and all(_is_number(value) for value in column) for column in zip(*kept)] or [False] * len(
+        head
+    )
+    for row in kept:
         first, *rest = row
         cells = [tag("th", cell(first), scope="row")]
         cells += [tag("td", cell(value), class_="n" if _is_number(value) else None) for value in rest]
         body.append(tag("tr", *cells))
-    parts = [tag("thead", tag("tr", *(tag("th", title, scope="col") for title in head))), tag("tbody", *body)]
+    parts = [
+        tag(
+            "thead",
+            tag("tr", *(tag("th", title, scope="col", class_="n" if n else None) for title, n in zip(head, numbers))),
+        ),
+        tag("tbody", *body),
+    ]
     if caption:
         parts.insert(0, tag("caption", caption))
     return tag("div", tag("table", *parts), class_="wide", tabindex=0, role="region", aria_label=caption or "table")
@@ -90,7 +154,7 @@ def cell(value: object) -> str:
 def _is_number(value: object) -> bool:
     if isinstance(value, str):
         return not isinstance(value, Html) and value[:1].isdigit()
-    return isinstance(value, int | float | np.number)
+    return value is None or isinstance(value, int | float | np.number)
 
 
 def picture(path: Path, caption: str, how: Embedding, made_by: str) -> Html:
@@ -120,7 +184,7 @@ def picture(path: Path, caption: str, how: Embedding, made_by: str) -> Html:
             data, kind = smaller, "jpeg"
     source_text = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     height, width = image.shape[:2]
-    shown = tag("img", src=source_text, alt=caption, width=width, height=height)
+    shown = tag("img", src=source_text, alt=caption, width=width, height=height, class_="tiny" if width < 300 else None)
     return tag("figure", shown, tag("figcaption", caption))
 
 
@@ -147,13 +211,21 @@ def attempt(make: Callable[[], Html]) -> Html:
         return missing(str(error))
 
 
+def facts(make: Callable[[], list[tuple[str, str]]]) -> list[tuple[str, str]]:
+    """The facts that ``make`` gives, none where it cannot: the sections made of the same files say why."""
+    try:
+        return make()
+    except LineamentError:
+        return []
+
+
 def notes(lines: Iterable[str]) -> Html:
     """A list of plain sentences."""
     return tag("ul", *(tag("li", line) for line in lines))
 
 
-def render(title: str, lead: str, sections: Sequence[Section], foot: str) -> str:
-    """The whole page."""
+def render(title: str, lead: str, sections: Sequence[Section], foot: str, site: Html | None = None) -> str:
+    """The whole page as text; ``site`` holds the links to the other pages."""
     style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
     links = [tag("a", s.title, href=f"#{s.anchor}") for s in sections]
     parts = [tag("section", tag("h2", s.title), s.content, id=s.anchor) for s in sections]
@@ -165,6 +237,8 @@ def render(title: str, lead: str, sections: Sequence[Section], foot: str) -> str
         tag("title", title),
         Html(f"<style>{style}</style>"),
     )
-    header = tag("header", tag("h1", title), tag("p", lead, class_="lead"), tag("nav", *links, aria_label="Sections"))
+    above = [tag("nav", site, class_="site", aria_label="Pages")] if site else []
+    inside = tag("nav", *links, aria_label="Sections")
+    header = tag("header", *above, tag("h1", title), tag("p", lead, class_="lead"), inside)
     body = tag("body", header, tag("main", *parts), tag("footer", foot))
     return f'<!doctype html>\n<html lang="en-GB">{head}{body}</html>\n'

@@ -1,12 +1,13 @@
-"""The section about the papers' tables: each that was run beside its published rows, and why the others were not."""
+"""The page about the papers' tables: each that was run beside its published rows, and why the others were not."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ops.report.data import read_json
-from ops.report.page import Html, Missing, join, notes, table, tag, warning
+from ops.report.files import read_json
+from ops.report.page import Embedding, Html, Missing, Page, Section, join, notes, table, tag, warning
 
 WORDS = {
     "ready": "run",
@@ -16,8 +17,8 @@ WORDS = {
 }
 
 
-def protocols_section(root: Path) -> Html:
-    """A table of all protocols, then each that was run.
+def page(root: Path, how: Embedding) -> Page:
+    """A table of all protocols, then each that was run, by paper.
 
     Raises:
         Missing: the stage has not run.
@@ -26,6 +27,21 @@ def protocols_section(root: Path) -> Html:
     if not (folder / "states.json").is_file():
         raise Missing("evaluate_protocols has not run; dvc repro evaluate_protocols does")
     states = read_json(folder / "states.json")
+    ran = [name for name in states if (folder / f"{name}.json").is_file()]
+    return Page(
+        "The tables and figures of the four papers: ours beside the published rows, with what differs.",
+        [
+            Section.of("states", "What was run, and why not", partial(_states, states)),
+            *(Section.of(name, f"{states[name]['paper']}: {states[name]['title']}",
+                         partial(_result, folder / f"{name}.json")) for name in ran),
+        ],
+        [("tables and figures", f"{len(states)}"), ("run here", f"{len(ran)}")],
+        "A protocol fixes data, counts, seed and backbone of one published table. Where the paper's network cannot be "
+        "shipped another one measures, and the number bears that one's name.",
+    )  # fmt: skip
+
+
+def _states(states: dict[str, Any]) -> Html:
     rows = [
         [
             f"{s['paper']}, {s['source']}",
@@ -35,15 +51,11 @@ def protocols_section(root: Path) -> Html:
         ]
         for s in states.values()
     ]
-    parts: list[str] = [table(("where published", "what it shows", "here", "why"), rows, "Tables and figures")]
-    for name in states:
-        path = folder / f"{name}.json"
-        if path.is_file():
-            parts.append(_result(read_json(path)))
-    return join(parts)
+    return table(("where published", "what it shows", "here", "why"), rows, "Tables and figures")
 
 
-def _result(result: dict[str, Any]) -> Html:
+def _result(path: Path) -> Html:
+    result = read_json(path)
     protocol = result["protocol"]
     measured = list(dict.fromkeys(metric for values in result["rows"].values() for metric in values))
     published = protocol["reference"].items()
@@ -60,7 +72,6 @@ def _result(result: dict[str, Any]) -> Html:
     if protocol["note"]:
         lines.append(protocol["note"])
     parts = [
-        tag("h3", protocol["title"]),
         table(("row", *columns), rows, caption),
         *map(warning, result["warnings"]),
         notes(lines),

@@ -13,7 +13,7 @@ from typing import Any
 from ops.dag import Dag
 from ops.ledger import read_lock
 from ops.report import lineage
-from ops.report.page import Html, Missing, join, missing, notes, table, tag
+from ops.report.page import Html, Missing, join, missing, table, tag
 from ops.runtime.params import read_yaml
 
 PACKAGES = (
@@ -104,34 +104,19 @@ def hashes_section(root: Path) -> Html:
     return join([tag("p", note), table(("unit", "made", "outputs", "whole"), rows, "From dvc.lock")])
 
 
-def limits_section(root: Path, unavailable: list[str], evaluation: dict[str, Any] | None) -> Html:
-    """What failed or is missing, and what must not be read into the numbers."""
-    lines = [f"Missing above: {line}" for line in unavailable]
-    if evaluation:
-        lines += evaluation["warnings"]
-        objects = evaluation["protocol"]["objects"]
-        if objects < 1000:
-            lines.append(f"{objects} objects a variant give wide intervals; differences within them mean nothing.")
-        seen = max(int(entry["checkpoint"].get("images", 0)) for entry in evaluation["variants"].values())
-        if seen < 1_000_000:
-            lines.append(
-                f"Training saw {seen:,} pictures. GIRAFFE-size models need millions: these samples show that the "
-                "lineage works, not what the method can do."
-            )
-        best = max(evaluation["variants"].items(), key=lambda item: item[1]["mean_auc"])[0]
+def limits(root: Path) -> list[str]:
+    """What must not be read into any of the numbers."""
+    lines = ["Camera, landmark and mask labels are estimates of small networks."]
+    if "studio" in read_yaml(root / "params.yaml").get("sources", {}):
         lines.append(
-            f"The highest mean area here ({best}) is no evidence for or against the paper's ranking. In the paper "
-            "itself InfoNCE is ahead of AamNCE at L60 (0.844 against 0.818)."
+            "Studio pictures are rendered. A model of them draws rendered people, and recognisers trained on "
+            "photographs tell them apart less well."
         )
     lines.append(
-        "Camera, landmark and mask labels are estimates of small networks; their own errors are not shown here."
+        "Whoever is in a source's photographs must have agreed to this use; the lineage records licences, it does not "
+        "check them."
     )
-    if "studio" in read_yaml(root / "params.yaml").get("sources", {}):
-        lines.append("Studio pictures are rendered. A model of them draws rendered people, and recognisers trained on "
-                     "photographs tell them apart less well.")  # fmt: skip
-    lines.append("Whoever is in a source's photographs must have agreed to this use; the lineage records licences, it "
-                 "does not check them.")  # fmt: skip
-    return notes(lines)
+    return lines
 
 
 def revision(root: Path) -> str:

@@ -1,4 +1,4 @@
-"""The report's section on heads: numbers, paper's rows, views to scroll, what is missing and why."""
+"""The report's page on heads: numbers, paper's rows, views to scroll, what is missing and why."""
 
 import json
 
@@ -52,25 +52,33 @@ def results() -> dict:
 def root(tmp_path):
     folder = tmp_path / "data/evaluation/heads"
     folder.mkdir(parents=True)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     (folder / "heads.json").write_text(json.dumps(results()))
     strip = np.zeros((16, 32, 3), np.uint8)  # two heads from four sides of 8 pixels
     (folder / "turntable_spherehead.png").write_bytes(encode_png(strip))
     return tmp_path
 
 
+def shown(root) -> str:
+    return "".join(section.content for section in heads.page(root, HOW).whole())
+
+
 def test_numbers_stand_beside_the_papers(root):
-    page = heads.section(root, HOW)
+    page = shown(root)
     for words in ("SphereHead", "12.5 ± 0.25", "25.0%", "50.0%", "7.8", "92.6%", "6.2%", "Said plainly."):
         assert words in page
+    assert dict(heads.page(root, HOW).facts)["fd_mobilenetv2, SphereHead"] == "12.5"
     assert "not FID" in page
     assert 'class="turn"' in page
     assert "<script" not in page
 
 
-def test_what_is_missing_says_so(root, tmp_path):
-    assert "no head has been inverted" in heads.section(root, HOW)
-    with pytest.raises(Missing, match="dvc repro evaluate_heads"):
-        heads.section(tmp_path / "nothing", HOW)
+def test_what_is_missing_says_so(root):
+    assert "no head has been inverted" in shown(root)
+    assert "nothing has been trained yet; dvc repro train_heads" in shown(root)
+    (root / "data/evaluation/heads/heads.json").unlink()
+    with pytest.raises(Missing, match="dvc repro train_heads"):
+        shown(root)
 
 
 def test_inversions_are_shown_by_stage(root):
@@ -81,6 +89,6 @@ def test_inversions_are_shown_by_stage(root):
     mean = dict.fromkeys(("average", "styles", "tuned"), stage)
     record = {"variants": {"spherehead": {"mean": mean}}, "protocol": {"heads": 2}, "limits": ["Rendered heads."]}
     (folder / "inversions.json").write_text(json.dumps(record))
-    page = heads.section(root, HOW)
+    page = shown(root)
     for words in ("17.25", "21.5", "generator tuned", "Rendered heads.", "inversions_spherehead.png"):
         assert words in page

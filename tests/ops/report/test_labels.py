@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ops.report import labels
-from ops.report.page import Embedding, Missing
+from ops.report.page import Embedding, Missing, render
 
 HOW = Embedding(800, 80)
 
@@ -43,7 +43,8 @@ def root(tmp_path):
 
 
 def test_the_page_shows_every_part(root):
-    page = labels.build(root, "A <title>", HOW, "foot")
+    found = labels.page(root, HOW)
+    page = render("A <title>", found.lead, found.whole(), "foot")
     for words in (
         "2.35",
         "1.23",
@@ -66,13 +67,12 @@ def test_the_page_shows_every_part(root):
     assert "http" not in page.split("<main>")[1]
 
 
-def test_the_main_page_says_the_most_important_and_where_the_rest_is(root):
-    found = labels.section(root)
-    assert "2.3°" in found
-    assert 'href="labels.html"' in found
+def test_the_facts_are_the_most_important_numbers(root):
+    facts = dict(labels.page(root, HOW).facts)
+    assert facts["yaw error within ±60° (n = 7)"] == "2.3°"
+    assert facts["mask IoU (n = 7)"] == "0.951"
 
 
-def test_without_results_both_say_so(tmp_path):
-    for make in (lambda: labels.section(tmp_path), lambda: labels.build(tmp_path, "t", HOW, "f")):
-        with pytest.raises(Missing, match="dvc repro evaluate_labels"):
-            make()
+def test_without_results_it_says_so(tmp_path):
+    with pytest.raises(Missing, match="dvc repro evaluate_labels"):
+        labels.page(tmp_path, HOW)

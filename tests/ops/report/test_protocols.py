@@ -2,8 +2,10 @@ import json
 
 import pytest
 
-from ops.report.page import Missing
-from ops.report.protocols import protocols_section
+from ops.report import protocols
+from ops.report.page import Embedding, Missing, render
+
+HOW = Embedding(800, 80)
 
 
 def write(root, **changes):
@@ -25,7 +27,9 @@ def write(root, **changes):
 
 
 def test_ours_stand_above_the_published_rows_with_what_differs(tmp_path):
-    page = protocols_section(write(tmp_path))
+    found = protocols.page(write(tmp_path), HOW)
+    assert dict(found.facts) == {"tables and figures": "2", "run here": "1"}
+    page = render("t", found.lead, found.whole(), "")
     assert page.index("ours") < page.index("theirs (paper)")
     for words in (
         "0.5",
@@ -38,9 +42,10 @@ def test_ours_stand_above_the_published_rows_with_what_differs(tmp_path):
         "nothing trained",
     ):
         assert words in page
-    assert "<title>" not in page
+    assert "A <title>" not in page
+    assert "A &lt;title&gt;" in page
 
 
-def test_without_a_run_the_section_says_what_to_do(tmp_path):
+def test_without_a_run_the_page_says_what_to_do(tmp_path):
     with pytest.raises(Missing, match="dvc repro evaluate_protocols"):
-        protocols_section(tmp_path)
+        protocols.page(tmp_path, HOW)

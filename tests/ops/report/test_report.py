@@ -1,4 +1,4 @@
-"""The page: nothing is fetched, what is missing says why, the numbers are those of the files."""
+"""The pages: nothing is fetched, what is missing says why, the numbers are those of the files."""
 
 import base64
 import csv
@@ -16,8 +16,8 @@ from ops.store.pictures import decode
 VOID = {"img", "meta", "br"}
 
 
-class Page(HTMLParser):
-    """Elements, text by section, and whether tags are closed in order."""
+class Parsed(HTMLParser):
+    """One page: elements, text by section, and whether tags are closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -59,21 +59,33 @@ class Page(HTMLParser):
         return next(row for row in self.rows[section] if row[0] == first)
 
 
-def read(root) -> tuple[Page, str]:
-    text = build(root, ReportParams())
-    return Page(text), text
+class Site:
+    """All pages of a project, by file name."""
+
+    def __init__(self, root) -> None:
+        self.texts = build(root, ReportParams())
+        self.pages = {name: Parsed(text) for name, text in self.texts.items()}
+
+    def __getitem__(self, name: str) -> Parsed:
+        return self.pages[f"{name}.html"]
+
+    @property
+    def elements(self) -> list[tuple[str, dict[str, str]]]:
+        return [element for found in self.pages.values() for element in found.elements]
 
 
 @pytest.fixture(scope="module")
 def built(whole):
-    """The page of the whole project, made once."""
-    return read(whole)
+    """The pages of the whole project, made once."""
+    return Site(whole)
 
 
 def test_the_command_writes_page_and_preview(project, tmp_path, monkeypatch):
     monkeypatch.chdir(project)
     assert main([".", "data/report", "--preview", "data/previews/report.png"]) == 0
-    assert (project / "data/report/index.html").read_text().startswith("<!doctype html>")
+    assert {path.name for path in (project / "data/report").iterdir()} == {"index.html", "data.html", "giraffe.html"}
+    for path in (project / "data/report").iterdir():
+        assert path.read_text().startswith("<!doctype html>")
     assert decode((project / "data/previews/report.png").read_bytes()).shape[2] == 3
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text("report: {}\n")
@@ -82,8 +94,7 @@ def test_the_command_writes_page_and_preview(project, tmp_path, monkeypatch):
 
 
 def test_nothing_is_fetched_and_no_script_runs(built):
-    found, text = built
-    pictures = [values for name, values in found.elements if name == "img"]
+    pictures = [values for name, values in built.elements if name == "img"]
     assert len(pictures) == 2 + 2 * 2 + 2
     for values in pictures:
         kind, data = values["src"].split(";base64,")
@@ -91,39 +102,71 @@ def test_nothing_is_fetched_and_no_script_runs(built):
         image = decode(base64.b64decode(data))
         assert image.shape[:2] == (int(values["height"]), int(values["width"]))
         assert values["alt"]
-    for name, values in found.elements:
+    for name, values in built.elements:
         assert name not in ("script", "link", "iframe", "object", "embed", "base", "form", "use")
         for key, value in values.items():
             assert not key.startswith("on")
             if key in ("src", "href", "srcset", "data", "xlink:href"):
-                assert value.startswith(("data:", "#"))
-    style = text[text.index("<style>") : text.index("</style>")]
-    assert "url(" not in style
-    assert "@import" not in style
-    assert "http://" not in text
-    assert "https://" not in text
+                assert value.startswith(("data:", "#")) or (name == "a" and value in built.texts)
+    for text in built.texts.values():
+        style = text[text.index("<style>") : text.index("</style>")]
+        assert "url(" not in style
+        assert "@import" not in style
+        assert "http://" not in text
+        assert "https://" not in text
+
+
+def test_every_page_leads_to_every_other_and_to_its_own_sections(built):
+    for name, found in built.pages.items():
+        links = [values for tag, values in found.elements if tag == "a"]
+        assert list(dict.fromkeys(v["href"] for v in links if v["href"][0] != "#")) == list(built.texts)
+        assert [v["href"] for v in links if v.get("aria-current") == "page"] == [name]
+        sections = [values["id"] for tag, values in found.elements if tag == "section"]
+        assert [v["href"] for v in links if v["href"][0] == "#"] == [f"#{anchor}" for anchor in sections]
+        assert len(set(sections)) == len(sections)
+
+
+def test_a_page_without_content_is_not_written_and_the_entry_says_why(built):
+    assert "portrait.html" not in built.texts
+    said = built["index"].said("summary")
+    assert "Portraits has no page: nothing has been trained yet; dvc repro train_portrait does." in said
+    assert "Heads has no page: nothing has been trained yet; dvc repro train_heads does." in said
+    assert "Labels has no page: the labels have not been compared with the truth" in said
+    assert "tables has no page: evaluate_protocols has not run" in said
+
+
+def test_a_checkpoint_of_another_system_gets_curves_and_grids_the_same_way(project):
+    shutil.copytree(project / "data/checkpoints/giraffe/aamnce", project / "data/checkpoints/portrait/no_torso")
+    site = Site(project)
+    found = site["portrait"]
+    assert found.row("training", "no torso")[1:] == site["giraffe"].row("training", "AamNCE")[1:]
+    assert len([v for n, v in found.elements if n == "img"]) == 2
+    assert "variants trained1 of 1" in found.said("summary")
+    assert "no stage evaluates portraits" in found.said("evaluation")
+    assert "Portraits: missing: no stage evaluates portraits" in site["index"].said("limits")
 
 
 def test_light_dark_phone_and_print(built):
-    found, text = built
-    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in [v for n, v in found.elements]
-    assert "prefers-color-scheme: dark" in text
-    assert "@media print" in text
-    assert text.startswith('<!doctype html>\n<html lang="en-GB">')
+    for name, text in built.texts.items():
+        viewport = {"name": "viewport", "content": "width=device-width, initial-scale=1"}
+        assert viewport in [v for _, v in built.pages[name].elements]
+        assert "prefers-color-scheme: dark" in text
+        assert "@media print" in text
+        assert text.startswith('<!doctype html>\n<html lang="en-GB">')
 
 
 def test_counts_are_those_of_the_tables(built):
-    found, _ = built
+    found = built["data"]
     assert found.row("counts", "crawl")[1:] == ["10", "8", "2", "exact duplicate 2"]
     assert found.row("counts", "screen")[1:] == ["8", "5", "3", "blurred 2, too small 1"]
     assert found.row("counts", "detect")[1:] == ["–", "–", "–", "not run yet"]
     assert found.row("counts", "shards_faces")[1:] == ["4", "3", "1", "turned too far 1"]
-    assert "10" in found.said("summary")
-    assert "samples in the shards3" in found.said("summary").replace(" 3", "3")
+    for shown in (found, built["index"]):
+        assert "sourcesminepictures crawled10samples, faces shards3" in shown.said("summary")
 
 
 def test_areas_are_those_of_the_file_beside_the_papers(whole, built):
-    found, _ = built
+    found = built["giraffe"]
     with (whole / "data/evaluation/giraffe/auc.csv").open() as file:
         rows = {(r["variant"], r["angle"]): r for r in csv.DictReader(file)}
     for angle in ("L60", "L15", "R15", "R60"):
@@ -139,6 +182,7 @@ def test_areas_are_those_of_the_file_beside_the_papers(whole, built):
     for variant, title in (("giraffe", "GIRAFFE"), ("aamnce", "AamNCE")):
         mean = f"{results['variants'][variant]['mean_auc']:.3f}"
         assert f"mean AUC, {title}{mean}" in found.said("summary")
+        assert f"mean AUC, {title}{mean}" in built["index"].said("summary")
         assert mean in found.row("verification", "mean")
     for line in results["differs"]:
         assert line in found.said("verification")
@@ -151,14 +195,15 @@ def test_a_warning_stands_first_and_last(project):
     results = json.loads(path.read_text())
     assert results["warnings"] == []
     path.write_text(json.dumps({**results, "warnings": ["AamNCE hardly turns."]}))
-    found, _ = read(project)
-    for section in ("summary", "verification", "limits"):
-        assert "AamNCE hardly turns." in found.said(section)
+    site = Site(project)
+    for name, section in (("index", "summary"), ("index", "limits"), ("giraffe", "summary"), ("giraffe", "limits")):
+        assert "AamNCE hardly turns." in site[name].said(section)
+    assert "AamNCE hardly turns." in site["giraffe"].said("verification")
 
 
 def test_curves_pass_through_the_files_points(whole, built):
     """The drawn path of a ROC curve, taken back through the axes, is the curve of roc.csv."""
-    found, _ = built
+    found = built["giraffe"]
     from ops.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 
     with (whole / "data/evaluation/giraffe/roc.csv").open() as file:
@@ -177,12 +222,15 @@ def test_curves_pass_through_the_files_points(whole, built):
 
 
 def test_what_is_missing_says_why_here_and_among_the_limits(built):
-    found, text = built
+    found, text = built["giraffe"], built.texts["giraffe.html"]
     assert "InfoNCE has no checkpoint; dvc repro train_giraffe@infonce trains it." in found.said("training")
     assert "InfoNCE: no checkpoint of it." in found.said("verification")
     assert "strips_infonce.png of evaluate_giraffe has not been made" in found.said("views")
-    for reason in page.absences(text[: text.index('id="limits"')]):
+    reasons = page.absences(text[: text.index('id="limits"')])
+    assert reasons
+    for reason in reasons:
         assert f"Missing above: {reason}" in found.said("limits")
+        assert f"GIRAFFE: missing: {reason}" in built["index"].said("limits")
     assert "InfoNCE is ahead of AamNCE at L60" in found.said("limits")
     assert "Training saw 96 pictures" in found.said("limits")
 
@@ -193,22 +241,21 @@ def test_what_is_missing_says_why_here_and_among_the_limits(built):
         ("data/evaluation", "verification", "auc.json has not been made; dvc repro makes it."),
         ("data/evaluation", "views", "evaluate_giraffe has not run"),
         ("data/evaluation/giraffe/roc.csv", "verification", "roc.csv has not been made."),
-        ("data/checkpoints", "training", "nothing has been trained yet"),
+        ("data/checkpoints", "training", "nothing has been trained yet; dvc repro train_giraffe does"),
         ("data/labels", "cameras", "no picture has a camera label yet"),
         ("data/previews/crawl/mine.png", "sheets", "mine.png of crawl@mine has not been made"),
         ("data/.work", "timings", "not recorded on this machine"),
         ("dvc.lock", "hashes", "dvc.lock records nothing yet"),
-        ("metrics/shards_faces.json", "counts", "shards_faces.json has not been made"),
-        ("data", "counts", "no step has run yet; dvc repro crawl@mine begins."),
+        ("metrics/shards_faces.json", "counts", "no shards have been made; dvc repro shards_faces makes"),
     ],
 )
 def test_each_missing_input_leaves_the_rest_standing(project, gone, section, words):
     path = project / gone
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    found, _ = read(project)
-    assert f"Not available: {words}" in found.said(section) or words in found.said(section)
-    assert "Not available: " in found.said(section)
-    assert len(found.text) >= 12
+    site = Site(project)
+    said = [found.said(section) for found in site.pages.values() if section in found.text]
+    assert any(f"Not available: {words}" in text for text in said)
+    assert list(site.texts) == ["index.html", "data.html", "giraffe.html"]
 
 
 @pytest.mark.parametrize(
@@ -219,66 +266,69 @@ def test_each_missing_input_leaves_the_rest_standing(project, gone, section, wor
         ("data/labels/mine/camera.parquet", "cameras"),
         ("data/previews/screen/mine.png", "sheets"),
         ("data/checkpoints/giraffe/aamnce/curves.csv", "training"),
+        ("data/checkpoints/giraffe/aamnce/config.json", "training"),
         ("metrics/shards_faces.json", "counts"),
     ],
 )
 def test_each_damaged_input_is_named(project, file, section):
     (project / file).write_bytes(b"PK\x00damaged,")
-    found, _ = read(project)
-    assert "Not available: " in found.said(section)
-    assert file.rsplit("/", 1)[1] in found.said(section)
+    (said,) = [found.said(section) for found in Site(project).pages.values() if section in found.text]
+    assert "Not available: " in said
+    assert file.rsplit("/", 1)[1] in said
 
 
 def test_an_empty_project_still_gives_a_page(project):
     for name in ("data", "metrics"):
         shutil.rmtree(project / name)
     (project / "dvc.lock").unlink()
-    found, _ = read(project)
-    assert "Nothing has been evaluated yet." in found.said("summary")
-    assert "not a git checkout" in found.said("machine")
+    site = Site(project)
+    assert list(site.texts) == ["index.html"]
+    assert "Data set has no page: no step has run yet; dvc repro crawl@mine begins." in site["index"].said("summary")
+    assert "GIRAFFE has no page: nothing has been trained yet" in site["index"].said("summary")
+    assert "not a git checkout" in site["index"].said("machine")
 
 
 def test_the_pages_own_seconds_do_not_count(project, built):
     work = project / "data/.work/report/data-report-abc123"
     work.mkdir(parents=True)
     (work / "timings.json").write_text('{"stage": "report", "seconds": 600.0, "peak_mb": 1.0}')
-    assert read(project)[0].rows["timings"] == built[0].rows["timings"]
+    assert Site(project)["index"].rows["timings"] == built["index"].rows["timings"]
 
 
 def test_timings_are_those_recorded(built):
-    found, _ = built
+    found = built["index"]
     assert found.row("timings", "crawl")[1:] == ["raw-mine", "61.2", "123"]
-    assert "1.0 min" in found.said("summary")
+    assert "1.0 minutes" in found.said("summary")
     assert "seconds of screen, detect, train_giraffe are not recorded" in found.said("timings")
 
 
 def test_hashes_and_checkpoints_are_those_recorded(whole, built):
     from ops.ledger import read_lock
 
-    found, _ = built
-    assert found.row("hashes", "crawl@mine")[1] == read_lock(whole)["crawl@mine"].version
-    assert found.row("training", "AamNCE")[1:] == ["12", "96", "32", "1,234", "feedc0defeed", "abc1234"]
+    assert built["index"].row("hashes", "crawl@mine")[1] == read_lock(whole)["crawl@mine"].version
+    assert built["giraffe"].row("training", "AamNCE")[1:] == ["12", "96", "32", "1,234", "feedc0defeed", "abc1234"]
 
 
 def test_text_from_outside_cannot_become_markup(project):
     (project / "params.yaml").write_text((project / "params.yaml").read_text().replace("smoke", "<b>bold</b>"))
-    found, text = read(project)
+    site = Site(project)
+    found, text = site["index"], site.texts["index.html"]
     assert "<of each>" in found.said("lineage")
     assert "<b>bold</b>" in found.said("machine")
     assert "&lt;b&gt;bold" in text
 
 
 def test_no_path_of_this_machine_gets_in(whole, built):
-    _, text = built
-    assert str(whole) not in text
+    for text in built.texts.values():
+        assert str(whole) not in text
 
 
-def test_same_inputs_same_page(whole, built):
-    assert build(whole, ReportParams()) == built[1]
+def test_same_inputs_same_pages(whole, built):
+    assert build(whole, ReportParams()) == built.texts
 
 
 def test_large_pictures_shrink_and_stay_themselves(project):
-    found = Page(str(page.picture(project / "data/previews/crawl/mine.png", "a", page.Embedding(200, 80), "crawl")))
+    found = Parsed(str(page.picture(project / "data/previews/crawl/mine.png", "a", page.Embedding(200, 80), "crawl")))
     (values,) = [v for n, v in found.elements if n == "img"]
     assert values["src"].startswith("data:image/jpeg")
     small = decode(base64.b64decode(values["src"].split(",")[1])).astype(float)
