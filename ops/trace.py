@@ -190,6 +190,6 @@ def _scan(
 
 
 def _is(ids: Any, key: str) -> Any:
-    """Whether ids are a sample's own, or of one of several heads in it."""
+    """Whether ids are a sample's own, or of a frame or run of frames of it."""
     starts = pc.starts_with(ids, f"{key}-")
     return (ids == key) | starts if isinstance(ids, pc.Expression) else pc.or_(pc.equal(ids, key), starts)

@@ -28,7 +28,9 @@ SCHEMA = tables.schema(
 class DetectParams(Params):
     min_score: float = Field(0.5, ge=0, le=1, description="of a face")  # mediapipe: min_score_thresh of face_detection
     max_overlap: float = Field(0.3, ge=0, le=1, description="of two faces")  # mediapipe: min_suppression_threshold
-    several: Literal["reject", "largest"] = Field("reject", description="what to do with several faces")  # our choice
+    # There is no way to keep all of them: tables have one row a picture, and its id names one head from here to the
+    # shards. Pictures of groups can be cut into one a head before they are crawled. Unpublished: our choice
+    several: Literal["reject", "largest"] = Field("reject", description="of several faces, keep none or one")
     several_share: float = Field(0.4, description="a second face counts from this share of the largest's area")  # ours
 
 

@@ -68,7 +68,8 @@ class HeadsParams(Params):
     max_outside: float = Field(0.35, ge=0, le=1, description="share outside the picture")  # unpublished: our choice
     # SphereHead App. 0.B uses a YOLO head network; a picture without a box falls there
     boxes: Literal["embedded", "yolo"] = Field("embedded", description="yolo: the user's network, `lineament weights`")
-    several: Literal["reject", "largest"] = Field("reject", description="what to do with several heads")  # our choice
+    # As for faces in ops.curate.detect: never all, a picture's id names one head. Unpublished: our choice
+    several: Literal["reject", "largest"] = Field("reject", description="of several heads, keep none or one")
     several_share: float = Field(0.4, description="a second head counts from this share of the largest's area")  # ours
     scale: float = Field(1.0, gt=0, description="of the square; the focal length shrinks with it")  # eq. 8 and FFHQ
 

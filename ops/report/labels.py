@@ -235,6 +235,7 @@ def _labellers() -> Html:
     for weight in REGISTRY:
         if (weight.origin == "user" and weight.role.startswith(LABELLERS)) or "coefficients" in weight.role:
             there = "there" if locate(weight.name).is_file() else "not supplied"
+            there = "no code reads it yet" if weight.unread else there
             rows.append([weight.name, weight.role, there, weight.fallback])
     said = tag(
         "p",

