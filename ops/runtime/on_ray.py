@@ -3,7 +3,8 @@
     LINEAMENT_LAUNCH="ops.runtime.on_ray --gpus=1" dvc repro train_giraffe
 
 Only the command goes to the cluster: DVC stays where it was called. The project's folder must be the same on the
-nodes. When a node dies, Ray starts the task on another one, and a training goes on from its last checkpoint.
+nodes; the output comes back through a file there, because Ray drops what a task prints in its last moments. When a
+node dies, Ray starts the task on another one, and a training goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -14,8 +15,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from ops.runtime.follow import POLL, following
+
+FOLDER = Path("data/.work/ray")
 GRACE = 55.0  # seconds between asking a command to end and killing it
 
 
@@ -37,38 +44,35 @@ def main(words: Sequence[str] | None = None) -> int:
     except ImportError:
         print("error: Ray is not installed: pip install 'lineament[ray]'", file=sys.stderr)
         return 1
-    ray.init(address=options.address, log_to_driver=True, configure_logging=False)
+    ray.init(address=options.address, log_to_driver=False, configure_logging=False)
     remote = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, max_retries=options.retries)(run_here)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    task = remote.remote([sys.executable, *given[start:]], os.getcwd(), environment)
-    try:
-        return ray.get(task)
-    except KeyboardInterrupt:
-        ray.cancel(task, force=False)
-        with contextlib.suppress(ray.exceptions.RayError, KeyboardInterrupt):  # cancelled is what it shall be
-            ray.get(task, timeout=GRACE + 5)
-        return 130
-    finally:
-        ray.shutdown()
+    log = FOLDER.resolve() / f"{uuid.uuid4().hex[:12]}.log"
+    with following(log):
+        task = remote.remote([sys.executable, *given[start:]], os.getcwd(), environment, str(log))
+        try:
+            return ray.get(task)
+        except KeyboardInterrupt:
+            ray.cancel(task, force=False)
+            with contextlib.suppress(ray.exceptions.RayError, KeyboardInterrupt):  # cancelled is what it shall be
+                ray.get(task, timeout=GRACE + 5)
+            return 130
+        finally:
+            ray.shutdown()
 
 
-def run_here(command: Sequence[str], folder: str, environment: Mapping[str, str]) -> int:
-    """The task: the command on this node, its output line by line to whoever started the task."""
+def run_here(command: Sequence[str], folder: str, environment: Mapping[str, str], log: str) -> int:
+    """The task: the command on this node, what it prints appended to the log."""
     mine = {name: value for name, value in os.environ.items() if name.startswith(("RAY_", "CUDA_VISIBLE"))}
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**environment, **mine},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    assert process.stdout is not None
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which Ray blocks, and the command would inherit
+    with open(log, "a") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env={**environment, **mine}, stdout=output, stderr=subprocess.STDOUT
+        )
     try:
-        for line in process.stdout:
-            print(line, end="", flush=True)
-        return process.wait()
+        while process.poll() is None:  # a cancelled task is not woken from a wait, only interrupted between two
+            time.sleep(POLL)
+        return process.returncode
     except BaseException:  # a cancelled task is interrupted: its command shall write its checkpoint
         process.send_signal(signal.SIGINT)
         try:

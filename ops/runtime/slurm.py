@@ -13,17 +13,16 @@ import os
 import shlex
 import subprocess
 import sys
-import threading
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 from ops.runtime.errors import LineamentError
+from ops.runtime.follow import following
 from ops.runtime.publish import publish
 
 FOLDER = Path("data/.work/slurm")
 GRACE = 55.0  # seconds between asking a job to end and cancelling it; less than the caller's own patience
-POLL = 0.3
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -49,25 +48,19 @@ def run_job(options: Sequence[str], command: Sequence[str]) -> int:
     script, log = FOLDER / f"{name}.sh", FOLDER / f"{name}.log"
     with publish(script) as temporary:
         temporary.write_text(f"#!/bin/sh\ncd {shlex.quote(str(Path.cwd()))} || exit 1\nexec {shlex.join(command)}\n")
-    log.touch()
     submit = [
         "sbatch", "--wait", f"--job-name={name}", f"--output={log.resolve()}", "--open-mode=append", "--requeue",
         *options, str(script),
     ]  # fmt: skip
     try:
-        process = subprocess.Popen(submit, start_new_session=True)  # Ctrl-C is for the job, not for sbatch
-    except FileNotFoundError:
-        raise LineamentError("there is no command sbatch here: run this on a machine of the Slurm cluster.") from None
-    done = threading.Event()
-    follower = threading.Thread(target=_follow, args=(log, done), daemon=True)
-    follower.start()
-    try:
-        return _wait(process, name)
+        with following(log):
+            try:
+                process = subprocess.Popen(submit, start_new_session=True)  # Ctrl-C is for the job, not for sbatch
+            except FileNotFoundError:
+                raise LineamentError("no command sbatch here: run this on a machine of the Slurm cluster.") from None
+            return _wait(process, name)
     finally:
-        done.set()
-        follower.join()
         script.unlink(missing_ok=True)
-        log.unlink(missing_ok=True)
 
 
 def _wait(process: subprocess.Popen[bytes], name: str) -> int:
@@ -86,19 +79,6 @@ def _wait(process: subprocess.Popen[bytes], name: str) -> int:
 
 def _cancel(name: str, *options: str) -> None:
     subprocess.run(["scancel", *options, f"--name={name}"], check=False)
-
-
-def _follow(log: Path, done: threading.Event) -> None:
-    """Copy what the job prints to the standard output, to its end."""
-    with open(log, errors="replace") as stream:
-        while True:
-            last = done.is_set()
-            while text := stream.read(1 << 16):
-                sys.stdout.write(text)
-                sys.stdout.flush()
-            if last:
-                return
-            done.wait(POLL)
 
 
 def interruptible() -> None:

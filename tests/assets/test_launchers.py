@@ -18,6 +18,8 @@ import pytest
 from assets.launchers import Kubernetes, Local, Ray, Slurm, Torchrun, launcher_of
 from ops.runtime.errors import LineamentError
 
+from .servers import free_port
+
 ROOT = Path(__file__).parents[2]
 
 # A training as the launchers see it: writes as it goes, saves when it is interrupted, goes on from what it saved.
@@ -131,12 +133,6 @@ PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
                 daemon.kill()
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 @pytest.fixture(params=["fake", "real"])
 def slurm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "fake":
@@ -195,15 +191,16 @@ def test_without_slurm_it_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (the extra `ray`)")
 def test_a_task_of_ray(folder: Path) -> None:
-    for word, code in (("fail", 3), ("wait", 130)):
-        process = start(folder, "ops.runtime.on_ray --address=local --cpus=1", word)
-        if word == "wait":
-            wait_for(folder / "started")
-            process.send_signal(signal.SIGINT)
+    failing, waiting = (start(folder, "ops.runtime.on_ray --address=local --cpus=1", word) for word in ("fail", "wait"))
+    wait_for(folder / "started")
+    waiting.send_signal(signal.SIGINT)
+    for process, word, code in ((failing, "fail", 3), (waiting, "wait", 130)):
         said, _ = process.communicate(timeout=90)
         assert process.returncode == code, said
         assert f"hello from {word} None" in said
     assert (folder / "saved").read_text() == "step 7"
+    assert "saved" in said, "its last words too"
+    assert list((folder / "data/.work/ray").iterdir()) == []
 
 
 def test_what_each_launcher_starts(tmp_path: Path) -> None:
