@@ -7,7 +7,6 @@ Drift is the total variation distance of two histograms: the share of samples th
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ops.crawl.raw import TABLE
+from ops.curate import takedown
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.publish import publish
@@ -26,9 +27,8 @@ from ops.store import tables
 from ops.store.reader import ShardDataset
 
 SHARDS = "data/shards"
-LABELS = Path("data/labels")
+RAW, LABELS = Path("data/raw"), Path("data/labels")
 HISTORY = Path("data/history")
-TAKEDOWN = Path("data/takedown.csv")
 METRICS = Path("metrics/changes")
 SUMMARY = "dataset.json"
 
@@ -185,23 +185,15 @@ def gain(before: int, after: int) -> float:
 
 
 def taken_down(root: Path) -> set[str]:
-    """The ids on the takedown list; none where there is no list.
+    """The ids that the takedown list names, addresses by way of the crawls' tables; none where there is no list.
 
     Raises:
-        LineamentError: the list names samples by no column known here.
+        LineamentError: the list is wrong, or cannot be read.
     """
-    file = root / TAKEDOWN
-    if not file.is_file():
-        return set()
-    with open(file, newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(line for line in stream if not line.startswith("#")))
-    found: set[str] = set()
-    for row in rows:
-        key = row.get("id") or row.get("sample_id") or row.get("sample") or (row.get("sha256") or "")[:16]
-        if key:
-            found.add(key.strip().lower()[:16])
-    if rows and not found and not any("url" in row for row in rows):
-        raise LineamentError(f"{file}: a row needs an id or a sha256; the columns are {', '.join(rows[0])}.")
+    taken = takedown.read(root / takedown.LIST)
+    found = set(taken.ids)
+    for crawled in sorted((root / RAW).glob(f"*/{TABLE}")):
+        found |= takedown.addressed(crawled, taken.urls)
     return found
 
 

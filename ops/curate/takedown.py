@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,6 +113,16 @@ def near(hashes: np.ndarray, named: np.ndarray, bits: int) -> np.ndarray:
     return found
 
 
+def addressed(crawled: Path, urls: Collection[str]) -> set[str]:
+    """The ids of what was fetched from these addresses, or stored under these names, as a source's crawl table has it;
+    none where there is no table."""
+    if not urls or not crawled.is_file():
+        return set()
+    columns = [name for name in ("name", "url") if name in pq.read_schema(crawled).names]
+    conditions = [[(name, "in", list(urls))] for name in columns]
+    return set(pq.read_table(crawled, columns=["id"], filters=conditions or None).column("id").to_pylist())
+
+
 def mark(table: pa.Table, taken: Takedown, crawled: Path, bits: int) -> pa.Table:
     """Reject what the list names: by id, by address, and by likeness to any of these.
 
@@ -124,11 +134,7 @@ def mark(table: pa.Table, taken: Takedown, crawled: Path, bits: int) -> pa.Table
     """
     if not (taken.ids or taken.urls or len(taken.hashes)):
         return table
-    named = set(taken.ids)
-    if taken.urls and crawled.is_file():
-        columns = [name for name in ("name", "url") if name in pq.read_schema(crawled).names]
-        conditions = [[(name, "in", list(taken.urls))] for name in columns]
-        named |= set(pq.read_table(crawled, columns=["id"], filters=conditions).column("id").to_pylist())
+    named = taken.ids | addressed(crawled, taken.urls)
     which = np.isin(table.column("id").to_numpy(zero_copy_only=False).astype(str), sorted(named))
     known = table.column("phash").is_valid().to_numpy()
     hashes = table.column("phash").fill_null(0).to_numpy().astype(np.uint64)

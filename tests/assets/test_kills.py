@@ -13,13 +13,16 @@ import sys
 import time
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from assets.locks import drop_dead_locks
 from assets.project import ROOT_VARIABLE
 from ops.versioning import DVC, environment
 
+from .browser import wait_until
 from .conftest import Project
+from .servers import Server, free_port
 
 ROOT = Path(__file__).parents[2]
 REPEATS = int(os.environ.get("LINEAMENT_REPEATS", "1"))
@@ -30,6 +33,31 @@ with dg.DagsterInstance.ephemeral() as instance:
     result = defs.get_job_def("demo").execute_in_process(instance=instance, raise_on_error=False)
 sys.exit(0 if result.success else 1)
 """
+
+# Three stages in a row, so that a run is short.
+CHAIN = """
+stages:
+  first:
+    cmd: python code/shards.py made/first.txt ${shards.word} photos/one.txt
+    deps: [photos/one.txt, code/shards.py]
+    params: [shards]
+    outs: [made/first.txt]
+  second:
+    cmd: python code/train.py made/second.txt two made/first.txt
+    deps: [made/first.txt, code/train.py]
+    outs: [made/second.txt]
+  third:
+    cmd: python code/evaluate.py made/third.txt three made/second.txt
+    deps: [made/second.txt, code/evaluate.py]
+    outs: [made/third.txt]
+"""
+LAUNCH = """
+mutation($params: ExecutionParams!) {
+  launchRun(executionParams: $params) { __typename ... on LaunchRunSuccess { run { runId } } }
+}
+"""
+RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+REPOSITORY = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
 
 
 def slow(project: Project) -> None:
@@ -107,3 +135,69 @@ def test_a_run_killed_at_random(project: Project, number: int) -> None:
     assert project.stale_by_dvc() == set()
     project.tell()
     assert project.stale_by_dagster() == set()
+
+
+class Servers(Server):
+    """Webserver, daemon and code location apart, as deploy/ has them."""
+
+    def __init__(self, project: Path, home: Path) -> None:
+        super().__init__(project, home)
+        with dg.DagsterInstance.from_config(str(home)):
+            pass  # its tables are made, so that the parts do not all make them at once
+        self.code_port = free_port()
+        where = ["-h", "127.0.0.1", "-p", str(self.code_port)]
+        self.start("code", "dagster", "api", "grpc", *where, "-m", "assets.definitions")
+        for part in ("webserver", "daemon"):
+            self.begin(part)
+
+    def begin(self, part: str) -> None:
+        code = ["--grpc-host", "127.0.0.1", "--grpc-port", str(self.code_port)]
+        if part == "webserver":
+            self.start(part, "dagster_webserver", "-h", "127.0.0.1", "-p", str(self.port), *code)
+        else:
+            self.start(part, "dagster._daemon", "run", *code)
+
+    def is_loaded(self) -> bool:
+        return self.is_up() and bool(self.ask(REPOSITORY)["repositoriesOrError"]["nodes"])
+
+    def launch(self, job: str) -> str:
+        """Ask for a run as the UI does; its id."""
+        node = self.ask(REPOSITORY)["repositoriesOrError"]["nodes"][0]
+        place = {"repositoryName": node["name"], "repositoryLocationName": node["location"]["name"]}
+        said = self.ask(LAUNCH, params={"selector": {**place, "jobName": job}, "runConfigData": {}})
+        return said["launchRun"]["run"]["runId"]
+
+    def status(self, run: str) -> str:
+        return self.ask(RUN, id=run)["runOrError"]["status"]
+
+
+def test_webserver_and_daemon_killed_at_random(project: Project, tmp_path: Path) -> None:
+    """kill -9 of one of them while it starts or follows a run: the run goes on, or begins when the other is back."""
+    kills = max(2, REPEATS)
+    slow(project)
+    (project.root / "dvc.yaml").write_text(CHAIN)
+    made = [f"made/{name}.txt" for name in ("first", "second", "third")]
+    home = tmp_path / "home"
+    servers = Servers(project.root, home)
+    try:
+        wait_until(servers.is_loaded, 120, "the servers")
+        word = "b"
+        for number in range(kills):
+            victim = ("daemon", "webserver")[number % 2]
+            word, before = f"b{number}", word
+            project.edit("params.yaml", f"word: {before}\n", f"word: {word}\n")
+            run = servers.launch("demo")
+            time.sleep(random.Random(200 + number).uniform(0, 8))
+            servers.kill(victim)
+            servers.begin(victim)
+            wait_until(servers.is_loaded, 120, f"the {victim} to come back")
+            wait_until(lambda run=run: servers.status(run) in ("SUCCESS", "FAILURE"), 120, "the run to end")
+            assert servers.status(run) == "SUCCESS"
+            assert project.ran() == made, f"{victim} killed: each stage runs once, in its order"
+            assert (project.root / made[-1]).read_text() == f"three(two({word}(one)))"
+            assert project.stale_by_dvc() == set()
+        assert len(servers.runs()) == kills, "no run is started a second time"
+    finally:
+        servers.stop()
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert Project(project.root, instance).stale_by_dagster() == set()

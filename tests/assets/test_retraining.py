@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from assets.project import ROOT_VARIABLE
@@ -253,11 +255,15 @@ def test_reasons_to_train(tiny: Project) -> None:
     tiny.repro()
     judge(tiny.root, "tiny")
     assert reasons(tiny) == [], "it has been trained on them"
-    (tiny.root / "data/takedown.csv").write_text(f"id\n{3:016x}\n")
-    assert reasons(tiny) == [
-        "tiny/plain: 1 of the samples it was trained on were taken down",
-        "tiny/fancy: 1 of the samples it was trained on were taken down",
-    ]
+    (tiny.root / "data/raw/mine").mkdir(parents=True)
+    crawled = {"id": [f"{3:016x}"], "url": ["https://example.org/3.jpg"]}
+    pq.write_table(pa.table(crawled), tiny.root / "data/raw/mine/crawl.parquet")
+    for row in (f"id\n{3:016x}\n", "url\nhttps://example.org/3.jpg\n"):
+        (tiny.root / "data/takedown.csv").write_text(row)
+        assert reasons(tiny) == [
+            "tiny/plain: 1 of the samples it was trained on were taken down",
+            "tiny/fancy: 1 of the samples it was trained on were taken down",
+        ]
 
 
 @pytest.mark.usefixtures("quick_dvc")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ops.data_versions import BLUR_EDGES, SCHEMA, VIEW_EDGES, changes, compare, drift, gain, profile, taken_down
@@ -75,12 +76,12 @@ def test_views_wrap_and_sharpness_ends_in_the_outer_bins(tmp_path: Path) -> None
 
 
 def test_a_first_version_then_the_next_and_looking_twice(tmp_path: Path) -> None:
-    write_shards(tmp_path, {"a": 0.0, "b": 0.0})
+    write_shards(tmp_path, {"a" * 16: 0.0, "b": 0.0})
     first = changes(tmp_path, FACES)
     assert first.before is None
     assert (first.new, first.gone) == (2, 0)
     write_shards(tmp_path, {"b": 0.0, "c": 90.0, "d": 90.0})
-    (tmp_path / "data/takedown.csv").write_text("id,reason\na,asked\n")
+    (tmp_path / "data/takedown.csv").write_text(f"id,reason\n{'a' * 16},asked\n")
     second = changes(tmp_path, FACES)
     assert second.before == first.after
     assert (second.new, second.gone, second.taken_down) == (2, 1, 1)
@@ -96,14 +97,17 @@ def test_a_first_version_then_the_next_and_looking_twice(tmp_path: Path) -> None
     [
         ("id,url\nAAAAAAAAAAAAAAAA,\n", {"a" * 16}),
         ("sha256\n" + "b" * 64 + "\n", {"b" * 16}),
-        ("# a remark\nsample_id,sha256\n," + "c" * 64 + "\n", {"c" * 16}),
-        ("url\nhttps://example.org/1.jpg\n", set()),
+        ("# a remark\nid,sha256\n," + "c" * 64 + "\n", {"c" * 16}),
+        ("url\nhttps://example.org/1.jpg\n", {"d" * 16}),
+        ("url\nhttps://example.org/3.jpg\n", set()),
         ("", set()),
     ],
 )
 def test_the_takedown_list(tmp_path: Path, text: str, found: set[str]) -> None:
     assert taken_down(tmp_path) == set()
-    (tmp_path / "data").mkdir()
+    (tmp_path / "data/raw/mine").mkdir(parents=True)
+    crawled = {"id": ["d" * 16, "e" * 16], "url": ["https://example.org/1.jpg", "https://example.org/2.jpg"]}
+    pq.write_table(pa.table(crawled), tmp_path / "data/raw/mine/crawl.parquet")
     (tmp_path / "data/takedown.csv").write_text(text)
     assert taken_down(tmp_path) == found
 
@@ -111,5 +115,5 @@ def test_the_takedown_list(tmp_path: Path, text: str, found: set[str]) -> None:
 def test_a_list_of_unknown_columns_is_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/takedown.csv").write_text("picture\nme.jpg\n")
-    with pytest.raises(LineamentError, match="columns are picture"):
+    with pytest.raises(LineamentError, match="none of the columns"):
         taken_down(tmp_path)
