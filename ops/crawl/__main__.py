@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,7 +93,8 @@ def offered(s: Stage[Any], source: AnySource, raw: Path, fresh: bool = False) ->
 
 
 def _dataset(source: DatasetSource) -> Iterator[RawPicture]:
-    """The pictures of a data set, with the declared licence where its owner states none."""
+    """The pictures of a data set, with whom they show where its owner says so, and the declared licence where its owner
+    states none."""
     root = Path(source.path).expanduser()
     if not root.exists():
         raise LineamentError(f"{root}: no such folder or file. Correct the source's path in params.yaml.")
@@ -101,7 +103,9 @@ def _dataset(source: DatasetSource) -> Iterator[RawPicture]:
     else:
         found = PICTURE_SETS[source.layout](root)
     for picture in found:
-        yield replace(picture, provenance={"licence": source.licence, **picture.provenance})
+        said = json.loads(picture.official.get("official.json", b"{}"))
+        person = {"identity": str(said["identity"])} if said.get("identity") else {}
+        yield replace(picture, provenance={"licence": source.licence, **person, **picture.provenance})
 
 
 @stage("crawl", CrawlParams)

@@ -63,4 +63,7 @@ def pictures(source: FolderSource) -> Iterator[RawPicture]:
             yield RawPicture(name, None, problem="file_too_large")
             continue
         modified = datetime.fromtimestamp(int(stat.st_mtime), UTC).isoformat()
-        yield RawPicture(name, data, {"licence": source.licence, "time": modified})
+        known = {"licence": source.licence, "time": modified}
+        if source.people == "folders" and "/" in name:
+            known["identity"] = name.partition("/")[0]
+        yield RawPicture(name, data, known)

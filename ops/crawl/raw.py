@@ -39,7 +39,7 @@ class RawPicture:
     Attributes:
         name: what the source calls it: a path within the folder, an address.
         data: the original bytes; None when they could not be had.
-        provenance: url, page, licence, time; what is unknown is left out.
+        provenance: url, page, licence, time, identity (of the person); what is unknown is left out.
         problem: the reason why ``data`` is None.
         truth: what is known of it for certain, for evaluation alone; see ops.studio.
         official: fields that lie beside the picture in its shard: masks, landmarks and cameras of a data set's owner.

@@ -43,6 +43,7 @@ class FolderSource(_Source):
 
     kind: Literal["folder"] = "folder"
     path: str = Field(description="the folder; DVC watches it, and a change runs what is downstream")
+    people: Literal["unknown", "folders"] = Field("unknown", description="folders: each right below shows one person")
 
 
 class StudioSource(_Source):

@@ -44,7 +44,8 @@ def hdtf(root: Path, stride: int) -> Iterator[RawPicture]:
         whole, _, clip = path.stem.rpartition("_")
         split = path.name in crops and clip.isdigit()
         owner = f"{whole}.mp4" if split else path.name
-        known = {"page": urls.get(owner) or urls.get(Path(owner).stem), "video": name}
+        page = urls.get(owner) or urls.get(Path(owner).stem)
+        known = {"page": page, "video": name, "identity": Path(owner).stem}  # a video shows one speaker
         known = {key: value for key, value in known.items() if value}
         if not is_video(path):
             yield RawPicture(name, None, problem="unreadable_video")

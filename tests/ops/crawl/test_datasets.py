@@ -51,6 +51,7 @@ def test_celebamask_hq(crawl):
     fields, provenance, said = found["CelebA-HQ-img/2.jpg"]
     assert fields["jpg"] == jpeg(2)
     assert provenance["licence"] == "as declared"
+    assert provenance["identity"] == "4455", "what training and held-out pictures are told apart by"
     assert (said["identity"], said["celeba"], said["yaw_pitch_roll"]) == ("4455", "000078.jpg", [1.5, -2.5, 3.5])
     parsing = decode_grey(fields["official.parsing.png"])
     assert [parsing[row, 0] for row in (0, 5, 8, 14)] == [13, 13, 1, 0], "hair lies over skin"
@@ -145,6 +146,8 @@ def test_hdtf(crawl):
     put("set/HDTF_dataset/RD_video_url.txt", "Radio11.mp4 http://y\nRadio12.mp4 http://z\n")
     put("set/HDTF_dataset/RD_crop_wh.txt", "Radio11_1.mp4 1 2 3 4\nRadio12_1.mp4 5 6 7 8\n")
     found = read(crawl, "hdtf", stride=5)
+    people = {name.rpartition("/")[2].partition("#")[0]: p["identity"] for name, (_, p, _) in found.items()}
+    assert people == {"Radio11.mp4": "Radio11", "Radio12_1.mp4": "Radio12", "mine.mp4": "mine"}
     frames = {name.partition("/")[2]: (p.get("page"), s) for name, (_, p, s) in found.items()}
     assert frames == {
         "Radio11.mp4#000000": ("http://y", {"clip": 0}),
@@ -167,6 +170,7 @@ def test_300vw(crawl):
     said = [s for _, _, s in found.values()]
     assert [s.get("landmarks68") for s in said] == [None, POINTS, None]
     assert {s["identity"] for s in said} == {"001"}
+    assert {provenance["identity"] for _, provenance, _ in found.values()} == {"001"}
 
 
 def test_eg3d_zip_with_masks(crawl):
@@ -206,3 +210,12 @@ def test_a_play_list_that_calls_itself_a_video_is_not_opened(crawl, capsys):
     crawl(code=1, kind="dataset", layout="300vw", path="set")
     assert "not one picture could be read" in capsys.readouterr().err
     assert cv2.VideoCapture("set/001/vid.avi").isOpened() in (True, False)
+
+
+def test_a_folder_a_person(crawl):
+    for name in ("ada/1.jpg", "ada/older/2.jpg", "bob/3.jpg", "4.jpg"):
+        put(f"photos/{name}", jpeg(int(name[-5])))
+    for people, wanted in (("folders", ["ada", "ada", "bob", None]), ("unknown", [None] * 4)):
+        rows = crawl(kind="folder", path="photos", people=people)
+        found = {name: crawl.sample(row)[1].get("identity") for name, row in rows.items()}
+        assert [found[name] for name in ("ada/1.jpg", "ada/older/2.jpg", "bob/3.jpg", "4.jpg")] == wanted
