@@ -38,7 +38,7 @@ def page(root: Path, how: Embedding) -> Page:
 def _facts(root: Path) -> list[tuple[str, str]]:
     found = counts(root)
     raw = sum(step["in"] for steps in found.values() if (step := steps["crawl"]))
-    known = [("sources", ", ".join(found)), ("pictures crawled", f"{raw:,}" if raw else "–")]
+    known = [("sources", ", ".join(found)), ("files crawled", f"{raw:,}" if raw else "–")]
     for path in _shard_counts(root):
         try:
             known.append((f"samples, {path.stem.removeprefix('shards_')} shards", f"{read_json(path)['kept']:,}"))

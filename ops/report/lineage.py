@@ -1,15 +1,18 @@
-"""The lineage as a drawing: a box a stage, a column a group, an arrow where one stage reads what another makes."""
+"""The lineage as a drawing: a box a stage, coloured by group, an arrow where one stage reads what another makes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+from scipy.optimize import isotonic_regression
+
 from ops.dag import Dag, StageSpec
 from ops.report.chart import drawing
-from ops.report.page import Html, tag
+from ops.report.page import Html, join, tag
 
-BOX_WIDTH, BOX_HEIGHT, ROW, GAP, MARGIN, TOP = 150, 44, 66, 46, 6, 30
-GROUPS = ("raw", "labels", "shards", "models", "evaluation")
+BOX_WIDTH, BOX_HEIGHT, ROW, GAP, MARGIN = 150, 44, 88, 16, 6
+LINE, SWEEPS = 14, 12  # pixels between lines that pass a row; passes over the rows
 
 
 def reduced(parents: Mapping[str, list[str]]) -> list[tuple[str, str]]:
@@ -25,32 +28,89 @@ def reduced(parents: Mapping[str, list[str]]) -> list[tuple[str, str]]:
     ]
 
 
+Node = tuple[str, int]  # a stage at its own depth, or the place where its line passes a deeper row
+
+
+def layered(parents: Mapping[str, list[str]]) -> tuple[dict[str, int], list[list[Node]], dict[Node, list[Node]]]:
+    """The graph in rows, each stage below all that it reads, lines with few crossings.
+
+    A line that passes rows has a node in each of them; the lines of one stage share these. Rows are ordered by the mean
+    place of their neighbours (Sugiyama, Tagawa and Toda 1981).
+
+    Returns:
+        the depth of each stage; the rows from left to right; for each node its neighbours in the row above.
+    """
+    depth: dict[str, int] = {}
+    above: dict[Node, list[Node]] = {}
+    for name, direct in parents.items():
+        depth[name] = 1 + max((depth[parent] for parent in direct), default=-1)
+        above[name, depth[name]] = []
+    for parent, name in reduced(parents):
+        for deeper in range(depth[parent] + 1, depth[name]):
+            above.setdefault((parent, deeper), [(parent, deeper - 1)])
+        above[name, depth[name]].append((parent, depth[name] - 1))
+    rows: list[list[Node]] = [[] for _ in range(1 + max(depth.values(), default=-1))]
+    for node in above:
+        rows[node[1]].append(node)
+    below = _turned(above)
+    for sweep in range(SWEEPS):
+        near = below if sweep % 2 else above
+        for row in reversed(rows) if sweep % 2 else rows:
+            place = {n: (i + 0.5) / len(other) for other in rows for i, n in enumerate(other)}
+            row.sort(key=lambda n: np.mean([place[o] for o in near[n]] or [place[n]]))
+    return depth, rows, above
+
+
+def _turned(above: Mapping[Node, list[Node]]) -> dict[Node, list[Node]]:
+    below: dict[Node, list[Node]] = {node: [] for node in above}
+    for node, others in above.items():
+        for other in others:
+            below[other].append(node)
+    return below
+
+
+def _centres(depth: Mapping[str, int], rows: list[list[Node]], above: dict[Node, list[Node]]) -> dict[Node, float]:
+    """Where each node stands: as near to its neighbours as order and widths allow (least squares, row by row)."""
+    below = _turned(above)
+    offsets = {}
+    for row in rows:
+        half = np.array([(BOX_WIDTH + GAP) / 2 if depth[n] == r else LINE / 2 for n, r in row])
+        offsets[row[0][1]] = np.concatenate([[0.0], np.cumsum(half[:-1] + half[1:])])
+    x = {n: float(v) for row in rows for n, v in zip(row, offsets[row[0][1]] - offsets[row[0][1]][-1] / 2)}
+    for sweep in range(3 * SWEEPS):
+        for row in reversed(rows) if sweep % 2 else rows:
+            shift = offsets[row[0][1]]
+            wanted = np.array([np.mean([x[o] for o in above[n] + below[n]] or [x[n]]) for n in row])
+            x.update(zip(row, (isotonic_regression(wanted - shift).x + shift).tolist()))
+    left = min((v - (BOX_WIDTH / 2 if depth[n] == r else 0) for (n, r), v in x.items()), default=0.0)
+    return {node: round(v - left + MARGIN, 1) for node, v in x.items()}
+
+
 def draw(dag: Dag, ran: set[str]) -> Html:
-    """The graph of dvc.yaml; arrows that others imply are left out.
+    """The graph of dvc.yaml from top to bottom; arrows that others imply are left out.
 
     Args:
         dag: the graph.
         ran: names of the units that dvc.lock records; a stage with units that are not among them is drawn dashed.
     """
-    found = [spec.meta.group for spec in dag.stages.values()]
-    columns = [g for g in GROUPS if g in found] + sorted({g for g in found if g not in GROUPS})
-    place: dict[str, tuple[float, float]] = {}
-    rows = dict.fromkeys(columns, 0)
+    parents = {name: dag.stage_parents(name) for name in dag.stages}
+    depth, rows, above = layered(parents)
+    x = _centres(depth, rows, above)
+    parts: list[str] = [_arrow(a, b, depth, x) for a, b in reduced(parents)]
     for name, spec in dag.stages.items():
-        group = spec.meta.group
-        place[name] = (MARGIN + columns.index(group) * (BOX_WIDTH + GAP), TOP + rows[group] * ROW)
-        rows[group] += 1
-    parts: list[str] = [
-        tag("text", group, x=MARGIN + i * (BOX_WIDTH + GAP), y=16, class_="soft", font_weight=600)
-        for i, group in enumerate(columns)
-    ]
-    edges = reduced({name: dag.stage_parents(name) for name in dag.stages})
-    parts += [_arrow(place[a], place[b]) for a, b in edges]
-    parts += [_box(spec, place[name], _complete(spec, ran)) for name, spec in dag.stages.items()]
-    width = 2 * MARGIN + len(columns) * (BOX_WIDTH + GAP) - GAP
-    height = TOP + max(rows.values()) * ROW - (ROW - BOX_HEIGHT) + MARGIN
-    return tag("div", drawing("", width, height, parts), class_="wide lineage", tabindex=0, role="region",
-               aria_label="lineage of the stages")  # fmt: skip
+        at = (x[name, depth[name]] - BOX_WIDTH / 2, MARGIN + depth[name] * ROW)
+        parts.append(_box(spec, at, _complete(spec, ran)))
+    width = max((v + (BOX_WIDTH / 2 if depth[n] == r else 0) for (n, r), v in x.items()), default=0.0) + MARGIN
+    height = 2 * MARGIN + len(rows) * ROW - (ROW - BOX_HEIGHT)
+    drawn = tag("div", drawing("", width, height, parts), class_="wide lineage", tabindex=0, role="region",
+                aria_label="lineage of the stages")  # fmt: skip
+    groups = dict.fromkeys(spec.meta.group for spec in dag.stages.values())
+    swatches = [tag("li", tag("span", class_="swatch", style=f"background:{_fill(group)}"), group) for group in groups]
+    return join([tag("ul", *swatches, class_="key"), drawn])
+
+
+def _fill(group: str) -> str:
+    return f"var(--g-{group}, var(--card))"
 
 
 def _complete(spec: StageSpec, ran: set[str]) -> bool:
@@ -60,9 +120,8 @@ def _complete(spec: StageSpec, ran: set[str]) -> bool:
 def _box(spec: StageSpec, at: tuple[float, float], ran: bool) -> Html:
     x, y = at
     keys = spec.keys
-    fill = f"fill:var(--g-{spec.meta.group}, var(--card))"
     shape = tag("rect", x=x, y=y, width=BOX_WIDTH, height=BOX_HEIGHT, rx=6, class_="box" if ran else "box unrun",
-                style=fill)  # fmt: skip
+                style=f"fill:{_fill(spec.meta.group)}")  # fmt: skip
     name = tag("text", spec.name, x=x + 10, y=y + (19 if keys else 27), font_weight=600)
     below = tag("text", _keys(keys), x=x + 10, y=y + 35, class_="soft") if keys else Html("")
     state = "" if ran else " (not recorded in dvc.lock)"
@@ -74,18 +133,17 @@ def _keys(keys: list[str]) -> str:
     return text if len(text) <= 22 else f"{len(keys)} of them"
 
 
-def _arrow(a: tuple[float, float], b: tuple[float, float]) -> Html:
-    """From box to box: straight down a column, in a curve from column to column or past other boxes."""
-    if a[0] == b[0] and b[1] - a[1] == ROW:
-        x, start, end = a[0] + BOX_WIDTH / 2, a[1] + BOX_HEIGHT, b[1]
-        path, tip = f"M{x} {start}V{end - 6}", f"M{x - 4} {end - 7}h8l-4 7z"
-    elif a[0] == b[0]:
-        x, start, end = a[0] + BOX_WIDTH, a[1] + BOX_HEIGHT / 2, b[1] + BOX_HEIGHT / 2
-        path = f"M{x} {start}C{x + GAP * 0.6} {start} {x + GAP * 0.6} {end} {x + 6} {end}"
-        tip = f"M{x + 7} {end - 4}v8l-7 -4z"
-    else:
-        x0, y0, x1, y1 = a[0] + BOX_WIDTH, a[1] + BOX_HEIGHT / 2, b[0], b[1] + BOX_HEIGHT / 2
-        bend = max((x1 - x0) / 2, GAP / 2)
-        path = f"M{x0} {y0}C{x0 + bend} {y0} {x1 - bend} {y1} {x1 - 6} {y1}"
-        tip = f"M{x1 - 7} {y1 - 4}v8l7 -4z"
-    return tag("g", tag("path", d=path, class_="edge"), tag("path", d=tip, class_="tip"))
+def _arrow(a: str, b: str, depth: Mapping[str, int], x: Mapping[Node, float]) -> Html:
+    """From the foot of a box to the head of another, down through the rows between them."""
+    y = MARGIN + depth[a] * ROW + BOX_HEIGHT
+    path = [f"M{x[a, depth[a]]} {y}"]
+    for row in range(depth[a] + 1, depth[b] + 1):
+        before, here = x[a, row - 1], x[(b if row == depth[b] else a), row]
+        end = MARGIN + row * ROW - (6 if row == depth[b] else 0)
+        middle = (y + end) / 2
+        path.append(f"C{before} {middle} {here} {middle} {here} {end}")
+        y = MARGIN + row * ROW + BOX_HEIGHT
+        if row < depth[b]:
+            path.append(f"V{y}")
+    tip = f"M{x[b, depth[b]] - 4} {MARGIN + depth[b] * ROW - 7}h8l-4 7z"
+    return tag("g", tag("path", d="".join(path), class_="edge"), tag("path", d=tip, class_="tip"))

@@ -59,7 +59,7 @@ def test_lineage_has_a_box_a_stage_and_an_arrow_an_edge(project):
     assert svg.count('class="box unrun"') == 4
     for name in dag.stages:
         assert f">{name}</text>" in svg
-    assert "raw</text>" in svg
+    assert "raw</li>" in svg
     assert "giraffe, infonce, aamnce" not in svg
     assert "3 of them" in svg
 
@@ -76,6 +76,34 @@ def test_boxes_do_not_overlap_and_stay_inside(project):
         assert 0 <= y <= y + h <= height
         for x2, y2, w2, h2 in boxes[:i]:
             assert x + w <= x2 or x2 + w2 <= x or y + h <= y2 or y2 + h2 <= y
+
+
+GRAPHS = st.integers(1, 12).flatmap(
+    lambda n: st.tuples(*(st.sets(st.integers(0, i - 1)) if i else st.just(set()) for i in range(n)))
+)
+
+
+@given(GRAPHS)
+def test_every_stage_stands_below_what_it_reads_and_every_line_is_whole(graph):
+    parents = {str(i): sorted(map(str, some)) for i, some in enumerate(graph)}
+    depth, rows, above = lineage.layered(parents)
+    assert sorted(n for row in rows for n, r in row if depth[n] == r) == sorted(parents)
+    for name, direct in parents.items():
+        assert all(depth[parent] < depth[name] for parent in direct)
+    for parent, name in lineage.reduced(parents):
+        node = (parent, depth[name] - 1)
+        assert node in above[name, depth[name]]
+        while node[1] > depth[parent]:
+            assert node in rows[node[1]]
+            (node,) = above[node]
+        assert node == (parent, depth[parent])
+
+
+def test_a_crossing_that_can_be_avoided_is_avoided():
+    parents = {"a": [], "b": [], "c": ["b"], "d": ["a"]}
+    _, (first, second), _ = lineage.layered(parents)
+    assert [n for n, _ in first] == ["a", "b"]
+    assert [n for n, _ in second] == ["d", "c"]
 
 
 def test_text_is_escaped_and_markup_is_not():

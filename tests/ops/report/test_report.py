@@ -162,7 +162,7 @@ def test_counts_are_those_of_the_tables(built):
     assert found.row("counts", "detect")[1:] == ["–", "–", "–", "not run yet"]
     assert found.row("counts", "shards_faces")[1:] == ["4", "3", "1", "turned too far 1"]
     for shown in (found, built["index"]):
-        assert "sourcesminepictures crawled10samples, faces shards3" in shown.said("summary")
+        assert "sourcesminefiles crawled10samples, faces shards3" in shown.said("summary")
 
 
 def test_areas_are_those_of_the_file_beside_the_papers(whole, built):
