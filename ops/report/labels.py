@@ -16,6 +16,7 @@ from ops.report.page import (
     Section,
     attempt,
     join,
+    measured,
     missing,
     picture,
     table,
@@ -156,18 +157,11 @@ def _errors(entry: dict[str, Any]) -> Html:
     for error in sorted(entry["errors"], key=lambda e: ([*TITLES, e["quantity"]].index(e["quantity"]), e["method"])):
         title = TITLES.get(error["quantity"], error["quantity"].replace("_", " "))
         spread = [error["all"]["median"], error["all"]["p90"]]
-        parts = [_value(error[part]) for part in ("all", "near_front", "within_60")]
+        parts = [measured(error[part]) for part in ("all", "near_front", "within_60")]
         rows.append([title, METHODS.get(error["method"], error["method"]), *parts, *spread])
     head = ("quantity", "label", "mean, all", "near the front", "within ±60°", "median", "90 % below")
     said = "In brackets 95 % intervals by bootstrap over people (videos: over the people in them)"
     return table(head, rows, said)
-
-
-def _value(value: dict[str, Any]) -> Html:
-    if not value["n"]:
-        return tag("span", "–", class_="soft")
-    bounds = f" [{value['interval'][0]:.3g}, {value['interval'][1]:.3g}]" if value["interval"] else ""
-    return join([tag("b", f"{value['mean']:.3g}"), tag("small", f"{bounds} n = {value['n']:,}")])
 
 
 def _overlays(root: Path, source: str, how: Embedding) -> Html:
@@ -177,7 +171,7 @@ def _overlays(root: Path, source: str, how: Embedding) -> Html:
 
 
 def _parsing(entry: dict[str, Any]) -> Html:
-    rows = [[row["class"].replace("_", " "), row["n"], _value(row)] for row in entry["parsing"] if row["n"]]
+    rows = [[row["class"].replace("_", " "), row["n"], measured(row)] for row in entry["parsing"] if row["n"]]
     if not rows:
         raise Missing("no parsing has been compared; the stage parse makes it")
     return table(("class", "pictures", "intersection over union"), rows, "Sums over all pictures, by class")
@@ -191,7 +185,7 @@ def _expression(entry: dict[str, Any]) -> Html:
     rows: list[list[object]] = []
     for name in names:
         units = [entry["expression"][method]["units"].get(name) for method in methods]
-        rows.append([name, *(_value(u) if u and u["mean"] is not None else Html("–") for u in units)])
+        rows.append([name, *(measured(u) if u and u["mean"] is not None else Html("–") for u in units)])
     means = [
         f"{entry['expression'][m]['mean']:.2f}" if entry["expression"][m]["mean"] is not None else "–" for m in methods
     ]
@@ -212,7 +206,7 @@ def _filters(entry: dict[str, Any]) -> Html:
             f["reason"].replace("_", " "),
             f["stage"],
             ", ".join(f["kinds"]).replace("_", " "),
-            *map(_value, (f["precision"], f["recall"])),
+            *map(measured, (f["precision"], f["recall"])),
         ]
         for f in entry["filters"]
     ]
@@ -226,7 +220,7 @@ def _losses(losses: list[dict[str, Any]]) -> Html:
         reasons = "; ".join(
             f"{reason.replace('_', ' ')} {100 * v['mean']:.1f} %" for reason, v in row["reasons"].items()
         )
-        rows.append([row["stage"], row["in"], _value(row["lost"]), reasons or Html("–")])
+        rows.append([row["stage"], row["in"], measured(row["lost"]), reasons or Html("–")])
     return table(("stage", "in", "share lost", "for"), rows, "What each stage took in, and what it lost of that")
 
 

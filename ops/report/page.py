@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -149,6 +150,14 @@ def cell(value: object) -> str:
     if isinstance(value, int | np.integer):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def measured(value: Mapping[str, Any]) -> Html:
+    """A mean with its interval and count, as :mod:`ops.evaluate.intervals` gives them."""
+    if not value["n"] or value["mean"] is None:
+        return tag("span", "–", class_="soft")
+    bounds = f" [{value['interval'][0]:.3g}, {value['interval'][1]:.3g}]" if value["interval"] else ""
+    return join([tag("b", f"{value['mean']:.3g}"), tag("small", f"{bounds} n = {value['n']:,}")])
 
 
 def _is_number(value: object) -> bool:

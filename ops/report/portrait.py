@@ -1,32 +1,131 @@
-"""The page about portraits: how they were trained and what they draw."""
+"""The page about portraits: training, distances from the data, whether they do what their codes say."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ops.report import training
-from ops.report.page import Embedding, Html, Missing, Page, Section, facts
+from ops.report.files import read_json
+from ops.report.page import (
+    Embedding,
+    Html,
+    Missing,
+    Page,
+    Section,
+    attempt,
+    cell,
+    facts,
+    join,
+    measured,
+    picture,
+    table,
+    tag,
+)
 
-SYSTEM = "portrait"
+SYSTEM, METHOD = "portrait", "full"
+EVALUATION = Path("data/evaluation") / SYSTEM
 
 
 def page(root: Path, how: Embedding) -> Page:
-    """Training; of evaluation, that there is none."""
+    """Training, strips of one character, distances, control against what was asked, the deformation."""
+    known = facts(partial(training.facts, root, SYSTEM))
+    headline = facts(lambda: _headline(_results(root)))
     return Page(
-        "AniPortraitGAN and its ablations: head and shoulders that move by face, neck and shoulder codes.",
+        "AniPortraitGAN and its ablations: head and shoulders that move by codes of face, neck and shoulders.",
         [
             Section.of("training", "Training", partial(training.section, root, how, SYSTEM)),
-            Section.of("evaluation", "Evaluation", _evaluation),
+            Section.of("strips", "One property at a time", lambda: _strips(root, how, _results(root))),
+            *(Section.of(anchor, words, partial(_drawn, root, make)) for anchor, words, make in PARTS),
         ],
-        facts(partial(training.facts, root, SYSTEM)),
-        "The samples and curves show that training runs. How good the portraits are, and whether they do what their "
-        "codes say, has not been measured: there is no headline number.",
+        [*known, *headline],
+        "FD says how far the features of drawn portraits lie from those of real ones, by another network than the "
+        "paper's: lower is better. Expression is the correlation of the face units asked for with those fitted to the "
+        "drawn face again: 1 is full control, 0 is none."
+        if headline
+        else "Nothing has been evaluated yet: there is no headline number.",
+        (),
+        ["What a portrait shows is judged by the networks that label photos; where they err, good control looks bad."]
+        if headline
+        else (),
     )
 
 
-def _evaluation() -> Html:
-    raise Missing(
-        "no stage evaluates portraits. Their quality and the accuracy of control by codes have not been measured; the "
-        "curves and grids above are all there is"
+def _results(root: Path) -> dict[str, Any]:
+    path = root / EVALUATION / "portrait.json"
+    if not path.is_file():
+        raise Missing("portraits have not been evaluated; dvc repro evaluate_portrait does")
+    return read_json(path)
+
+
+def _drawn(root: Path, make: Callable[[dict[str, Any]], Html]) -> Html:
+    return make(_results(root))
+
+
+def _headline(results: dict[str, Any]) -> list[tuple[str, str]]:
+    variants = results["variants"]
+    name = METHOD if METHOD in variants else next(iter(variants))
+    asked = variants[name]["control"]["expression"]
+    return [
+        (f"fd_mobilenetv2, {training.title(name)}", cell(variants[name]["distances"]["whole"]["fd_mobilenetv2"])),
+        (f"expression, asked and seen (n = {asked['n']:,})", cell(asked["mean"])),
+    ]
+
+
+def _strips(root: Path, how: Embedding, results: dict[str, Any]) -> Html:
+    lead = "A character six times each for identity, expression, pose, camera and noise: one varies, all else stays."
+    shown = []
+    for name in results["variants"]:
+        path = root / EVALUATION / f"strips_{name}.png"
+        shown.append(attempt(partial(picture, path, training.title(name), how, "evaluate_portrait")))
+    return join([tag("p", lead), *shown])
+
+
+def _distances(results: dict[str, Any]) -> Html:
+    rows: list[list[object]] = []
+    for name, found in results["variants"].items():
+        for what, values in found["distances"].items():
+            fake, real = values["samples"]
+            numbers = [values[key] for key in ("fd_mobilenetv2", "fd_mobilenetv2_low", "kd_mobilenetv2", "kd_error")]
+            rows.append([f"{training.title(name)}, {what}", *numbers, fake, real])
+    head = ("pictures", "FD", "FD, first layers", "KD", "its error", "drawn", "real")
+    caption = f"Features of MobileNetV2, seed {results['protocol']['seed']}; lower is better; not FID"
+    return table(head, rows, caption)
+
+
+def _control(results: dict[str, Any]) -> Html:
+    rows: list[list[object]] = []
+    for name, found in results["variants"].items():
+        control, same = found["control"], found["identity"]
+        turns = [
+            measured(control[which][key]) for which in ("camera", "turn") for key in ("correlation", "error_degrees")
+        ]
+        seen = [measured(control[key]) for key in ("seen", "expression")]
+        person = join([tag("b", f"{same['auc']:.3g}"), tag("small", f" n = {same['pairs']:,} pairs")])
+        rows.append([training.title(name), *seen, *turns, person])
+    head = (
+        "variant", "faces found", "expression", "camera azimuth", "error, °", "turn of the head", "error, °",
+        "same person while it moves",
+    )  # fmt: skip
+    caption = (
+        "Correlation of what was asked with what is seen, 95 % intervals; same person: AUC by dlib's 128-D descriptor"
     )
+    return table(head, rows, caption)
+
+
+def _deformation(results: dict[str, Any]) -> Html:
+    rows: list[list[object]] = [
+        [training.title(name), *(measured(found["deformation"][key]) for key in ("processed", "nearest"))]
+        for name, found in results["variants"].items()
+    ]
+    caption = "How far neighbouring points are torn apart on the way to the neutral pose: 99th percentile, 1 is rigid"
+    return table(("variant", "with the processing network", "nearest vertex alone"), rows, caption)
+
+
+PARTS: tuple[tuple[str, str, Callable[[dict[str, Any]], Html]], ...] = (
+    ("distances", "Like the data?", _distances),
+    ("control", "Do they do what they are asked?", _control),
+    ("deformation", "How smooth is the deformation?", _deformation),
+)

@@ -142,8 +142,8 @@ def test_a_checkpoint_of_another_system_gets_curves_and_grids_the_same_way(proje
     assert found.row("training", "no torso")[1:] == site["giraffe"].row("training", "AamNCE")[1:]
     assert len([v for n, v in found.elements if n == "img"]) == 2
     assert "variants trained1 of 1" in found.said("summary")
-    assert "no stage evaluates portraits" in found.said("evaluation")
-    assert "Portraits: missing: no stage evaluates portraits" in site["index"].said("limits")
+    assert "portraits have not been evaluated; dvc repro evaluate_portrait does" in found.said("control")
+    assert "Portraits: missing: portraits have not been evaluated" in site["index"].said("limits")
 
 
 def test_light_dark_phone_and_print(built):
