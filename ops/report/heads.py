@@ -51,7 +51,9 @@ def page(root: Path, how: Embedding) -> Page:
         meaning = (
             "FD says how far the features of drawn heads lie from those of real ones, by another network than the "
             "paper's FID: lower is better, and it cannot be held against published numbers. Fake faces are heads that "
-            f"show a face at the back; the detector sees one on {_percent(false)} of true back views."
+            f"show a face at the back; the detector sees one on {_percent(false)} of true back views. It finds a "
+            f"face in front on {_percent(found['face_in_front'])} of these heads: where that is low, few fake faces "
+            "mean nothing."
         )
         limits = results["differs"]
     evaluated = partial(_with_results, root)

@@ -162,7 +162,7 @@ def measured(value: Mapping[str, Any]) -> Html:
 
 def _is_number(value: object) -> bool:
     if isinstance(value, str):
-        return not isinstance(value, Html) and value[:1].isdigit()
+        return not isinstance(value, Html) and (value[:1].isdigit() or value == "–")
     return value is None or isinstance(value, int | float | np.number)
 
 

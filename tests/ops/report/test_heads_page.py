@@ -68,6 +68,7 @@ def test_numbers_stand_beside_the_papers(root):
     for words in ("SphereHead", "12.5 ± 0.25", "25.0%", "50.0%", "7.8", "92.6%", "6.2%", "Said plainly."):
         assert words in page
     assert dict(heads.page(root, HOW).facts)["fd_mobilenetv2, SphereHead"] == "12.5"
+    assert "front on 75.0% of these heads" in heads.page(root, HOW).meaning
     assert "not FID" in page
     assert 'class="turn"' in page
     assert "<script" not in page
