@@ -118,12 +118,15 @@ class Step:
 
 
 def mean_step(pairs: Sequence[tuple[Square, Square]]) -> Step:
-    """The mean step from the first squares to the second; none without pairs."""
+    """The mean step from the first squares to the second, to a hundredth; none without pairs.
+
+    Rounded, so that a few new pictures do not move the squares of all others, whose later labels then stand.
+    """
     if not pairs:
         return Step()
     scale = np.exp(np.mean([np.log(true.side / seen.side) for seen, true in pairs]))
     down = np.mean([(true.centre - seen.centre) @ seen.down / seen.side for seen, true in pairs])
-    return Step(float(scale), float(down))
+    return Step(round(float(scale), 2), round(float(down), 2))
 
 
 def square_of_face(quad: np.ndarray, camera: np.ndarray, distance: float) -> Square:
