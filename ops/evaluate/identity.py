@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from ops.runtime.errors import LineamentError
-from ops.runtime.weights import require
+from ops.runtime.weights import locate, require
 
-Name = Literal["dlib_128d", "lightcnn29"]
+Name = Literal["dlib_128d", "lightcnn29", "arcface_ir50"]
 
 # The aligned crop (FFHQ's rule, and EG3D's): its side is max(4 |eye to eye|, 3.6 |eyes to mouth|) and the eyes' centre
 # lies 0.1 |eyes to mouth| above the middle. With a mouth 1.15 eye distances below the eyes, the second term decides.
@@ -64,7 +64,13 @@ def _lightcnn_chip() -> Chip:
     return Chip(0.5 - side / 2, _EYES_Y - side * 40 / 128, side, 128)
 
 
-DLIB_CHIP, LIGHTCNN_CHIP = _dlib_chip(), _lightcnn_chip()
+def _arcface_chip() -> Chip:
+    # InsightFace's template of 112 px: eyes' centre at (55.9, 51.6), mouth 40.7 below it.
+    side = _EYES_TO_MOUTH / (40.7 / 112)
+    return Chip(0.5 - side * 55.9 / 112, _EYES_Y - side * 51.6 / 112, side, 112)
+
+
+DLIB_CHIP, LIGHTCNN_CHIP, ARCFACE_CHIP = _dlib_chip(), _lightcnn_chip(), _arcface_chip()
 
 
 class Recogniser(Protocol):
@@ -156,6 +162,46 @@ class LightCnn29:
         return cosine(a, b)
 
 
+class ArcFaceIR50:
+    """ArcFace's IR-50 (512-D), compared by cosine, as InvertAvatar measures identity (CSIM).
+
+    Args:
+        weights: the authors' checkpoint, as safetensors or as a torch file that holds tensors only.
+        sha256: if given, the file must have it.
+    """
+
+    name = "arcface_ir50"
+    rule = "cosine"
+    batch = 32  # pictures at once: bounds memory
+
+    def __init__(self, weights: Path, sha256: str = "") -> None:
+        from models.arcface import ArcFaceIR50 as Network
+
+        if not weights.is_file():
+            require("arcface_ir50")
+            raise LineamentError(f"{weights}: no such file.")
+        self.digest = _sha256(weights)
+        if sha256 and sha256 != self.digest:
+            raise LineamentError(f"{weights}: sha256 is {self.digest}, not {sha256} as pinned. Wrong or damaged file.")
+        try:
+            self._net = Network.from_state(read_tensors(weights))
+        except ValueError as error:
+            raise LineamentError(f"{weights}: {error}") from None
+
+    def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        import torch
+
+        found = [np.zeros((0, 512), np.float32)]
+        for start in range(0, len(images), self.batch):
+            chips = np.stack([ARCFACE_CHIP.cut(image) for image in images[start : start + self.batch]])
+            with torch.inference_mode():
+                found.append(self._net(torch.from_numpy(chips).permute(0, 3, 1, 2) / 127.5 - 1).numpy())
+        return np.concatenate(found)
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return cosine(a, b)
+
+
 def load_recogniser(name: Name, weights: Path | None = None, sha256: str = "") -> Recogniser:
     """The recogniser of that name.
 
@@ -165,8 +211,8 @@ def load_recogniser(name: Name, weights: Path | None = None, sha256: str = "") -
     if name == "dlib_128d":
         return Dlib128()
     if weights is None:
-        raise LineamentError("recogniser lightcnn29 needs its weights: set the path in recogniser_weights.")
-    return LightCnn29(weights, sha256)
+        weights = locate(name)
+    return LightCnn29(weights, sha256) if name == "lightcnn29" else ArcFaceIR50(weights, sha256)
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:

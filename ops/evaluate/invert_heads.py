@@ -10,7 +10,7 @@ python -m ops.evaluate.invert_heads data/checkpoints/heads data/weights/embedded
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -26,10 +26,11 @@ from ops.apply.generators import to_uint8
 from ops.apply.heads import Heads
 from ops.apply.invert import Inversion, InversionParams, Target, invert
 from ops.apply.pictures import Film, grid, panels
-from ops.evaluate.features import MobileNetFeatures, load_features
+from ops.evaluate.features import load_features
 from ops.evaluate.heads import find_variants
 from ops.evaluate.held_out import TrueHead, held_out_heads
 from ops.evaluate.pairwise import psnr, ssim
+from ops.evaluate.perceptual import Distances, perceptual
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.publish import publish
@@ -37,7 +38,6 @@ from ops.runtime.stage import Stage, stage
 from ops.store.pictures import encode_png
 
 GREY = 128  # what surrounds a head when unseen views are compared: nobody could know the background
-MEASURES = ("psnr", "ssim", "perceptual_mobilenetv2")
 
 
 class InvertHeadsParams(Params):
@@ -74,6 +74,7 @@ def main(s: Stage[InvertHeadsParams], checkpoints: Path, weights: Path, out: Pat
         raise LineamentError(f"{checkpoints}: no checkpoint of {', '.join(absent)}; there are {', '.join(folders)}.")
     folders = {name: folder for name, folder in folders.items() if not p.variants or name in p.variants}
     backbone = load_features(weights, p.inversion.perceptual_side, device)
+    apart = perceptual(backbone, device)
     watch = partial(_watch, s)
     truths: dict[int, list[TrueHead]] = {}
     results: dict[str, Any] = {}
@@ -89,7 +90,7 @@ def main(s: Stage[InvertHeadsParams], checkpoints: Path, weights: Path, out: Pat
                 params = _possible(p.inversion, generator)
                 found = invert(generator, _target(truth, params), backbone.network, params, watch)
                 views = _views(generator, found, truth)
-                entries.append(compare(truth, views, backbone))
+                entries.append(compare(truth, views, apart))
                 rows.append(np.concatenate([truth.pictures, views["tuned"]]))
                 if number == 0 and p.frames:
                     _film(folder / f"video_{name}.mp4", generator, found, p.frames)
@@ -115,23 +116,22 @@ LIMITS = (
 )
 
 
-def compare(truth: TrueHead, views: dict[str, np.ndarray], backbone: MobileNetFeatures) -> dict[str, Any]:
+def compare(truth: TrueHead, views: dict[str, np.ndarray], perceptual: Mapping[str, Distances]) -> dict[str, Any]:
     """Numbers of one head: of the view given (whole picture), and of each unseen one over the true head.
 
     Args:
         truth: the head; its first view was given.
         views: by stage (``average``, ``styles``, ``tuned``), (V, S, S, 3) uint8 from the same cameras.
-        backbone: of the perceptual distance.
+        perceptual: perceptual distances by name.
     """
     found: dict[str, Any] = {}
     true_heads = [_on_grey(picture, mask) for picture, mask in zip(truth.pictures, truth.masks)]
     for name, pictures in views.items():
         heads = [_on_grey(picture, mask) for picture, mask in zip(pictures, truth.masks)]
-        apart = backbone.distances([truth.pictures[0], *true_heads[1:]], [pictures[0], *heads[1:]])
-        rows = [
-            {"psnr": psnr(a, b), "ssim": ssim(a, b), "perceptual_mobilenetv2": float(d)}
-            for a, b, d in zip([truth.pictures[0], *true_heads[1:]], [pictures[0], *heads[1:]], apart)
-        ]
+        a, b = [truth.pictures[0], *true_heads[1:]], [pictures[0], *heads[1:]]
+        columns = {"psnr": list(map(psnr, a, b)), "ssim": list(map(ssim, a, b))}
+        columns |= {measure: list(map(float, distances(a, b))) for measure, distances in perceptual.items()}
+        rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
         found[name] = [{key: float(f"{value:.5g}") for key, value in row.items()} for row in rows]
     return found
 
@@ -141,7 +141,7 @@ def mean_of(entries: list[dict[str, Any]], unseen: tuple[float, ...]) -> dict[st
 
     def mean(rows: Iterable[dict[str, float]]) -> dict[str, float]:
         kept = list(rows)
-        return {key: float(f"{np.mean([row[key] for row in kept]):.5g}") for key in MEASURES}
+        return {key: float(f"{np.mean([row[key] for row in kept]):.5g}") for key in kept[0]}
 
     return {
         stage_: {

@@ -76,10 +76,8 @@ def verification(protocol: Protocol, checkpoints: dict[str, Path], setting: Sett
     from ops.apply.generators import load_generator
     from ops.evaluate.giraffe import EvaluateGiraffeParams, measure
     from ops.evaluate.identity import load_recogniser
-    from ops.runtime.weights import locate
 
-    recogniser_weights = locate(setting.backbone) if setting.backbone == "lightcnn29" else None
-    recogniser = load_recogniser(setting.backbone, recogniser_weights)  # type: ignore[arg-type]
+    recogniser = load_recogniser(setting.backbone)  # type: ignore[arg-type]
     p = EvaluateGiraffeParams(objects=setting.samples, recogniser=recogniser.name, seed=protocol.seed)  # type: ignore[arg-type]
     rows: Rows = {}
     for row, folder in checkpoints.items():

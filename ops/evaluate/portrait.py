@@ -22,13 +22,13 @@ import torch
 from pydantic import Field
 
 from models.portrait_pose import apply_transforms
+from ops.apply.pictures import grid
 from ops.apply.portraits import Portraits
 from ops.apply.strips import draw_strips
 from ops.curate.camera import CROP_FOCAL, angles, solve_camera
 from ops.curate.crop import to_crop
 from ops.curate.detect import DetectParams, find_faces
 from ops.curate.landmarks import find_landmarks
-from ops.curate.sheets import contact_sheet
 from ops.evaluate import intervals
 from ops.evaluate.distances import frechet_between, kid
 from ops.evaluate.features import levels_of, load_features
@@ -45,6 +45,7 @@ from ops.store.pictures import decode, encode_png, resize
 from ops.store.reader import ShardDataset
 
 LOOK = 256  # pixels to which a picture is enlarged before a labelling network sees it; unpublished: our choice
+COLUMNS, SHOWN = 6, 128  # of the strips: pictures a row, and their side in the report
 VARIANTS = ("full", "whole_only", "no_torso", "crop", "nearest")
 
 
@@ -88,8 +89,8 @@ def main(
             "checkpoint": {key: portraits.record.get(key) for key in ("variant", "step", "images", "data")},
             "same_data": portraits.record.get("data") == dataset.hash,
         }
-        rows = draw_strips(portraits, p.seed, 6, truncation=1.0)
-        sheets[name] = contact_sheet([resize(image, 128) for row in rows for image in row])
+        rows = draw_strips(portraits, p.seed, COLUMNS, truncation=1.0)
+        sheets[name] = grid(np.stack([resize(image, SHOWN) for row in rows for image in row]), COLUMNS)
     about = {"samples": p.samples, "characters": p.characters, "seed": p.seed, "data": dataset.hash}
     with publish(out, folder=True) as folder:
         record = {"protocol": about, "variants": results}

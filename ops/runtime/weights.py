@@ -179,7 +179,6 @@ REGISTRY: tuple[Weight, ...] = (
         "non-commercial research",
         "arcface_ir50.safetensors",
         "dlib_128d",
-        unread=True,
     ),
     _user(
         "fan_3d",
@@ -260,7 +259,6 @@ REGISTRY: tuple[Weight, ...] = (
         "vgg16-397923af.pth",
         "distances of other features, never called LPIPS",
         "397923af",
-        unread=True,
     ),
     _user(
         "vgg_lpips_heads",
@@ -269,7 +267,6 @@ REGISTRY: tuple[Weight, ...] = (
         "BSD-2-Clause",
         "lpips_vgg.pth",
         "distances of other features, never called LPIPS",
-        unread=True,
     ),
     _user(
         "alex_lpips",
@@ -279,7 +276,6 @@ REGISTRY: tuple[Weight, ...] = (
         "alexnet-owt-7be5be79.pth",
         "distances of other features, never called LPIPS",
         "7be5be79",
-        unread=True,
     ),
     _user(
         "alex_lpips_heads",
@@ -288,7 +284,6 @@ REGISTRY: tuple[Weight, ...] = (
         "BSD-2-Clause",
         "lpips_alex.pth",
         "distances of other features, never called LPIPS",
-        unread=True,
     ),
     _user(
         "deep3dfacerecon",

@@ -12,11 +12,13 @@ from ops.apply.cameras import orbit
 from ops.evaluate import invert_heads
 from ops.evaluate.features import load_features
 from ops.evaluate.held_out import TrueHead, held_out_heads
-from ops.evaluate.invert_heads import GREY, MEASURES, compare, main, mean_of
+from ops.evaluate.invert_heads import GREY, compare, main, mean_of
 from ops.evaluate.pairwise import psnr
+from ops.evaluate.perceptual import perceptual
 from ops.store.pictures import decode
 from tests.ops.apply.tinyheads import write_heads
 
+MEASURES = ("psnr", "ssim", "perceptual_mobilenetv2")
 PARAMS = """
 invert_heads:
   heads: 2
@@ -80,7 +82,7 @@ def test_unseen_views_are_compared_over_the_head_alone(weights):
     (truth,) = toy_heads(1, [0.0, 90.0], 32)
     views = truth.pictures.copy()
     views[:, :6] = 255  # beyond the head
-    found = compare(truth, {"tuned": views}, load_features(weights, 32))
+    found = compare(truth, {"tuned": views}, perceptual(load_features(weights, 32)))
     seen, unseen = found["tuned"]
     assert seen["psnr"] == pytest.approx(psnr(truth.pictures[0], views[0]), rel=1e-4)
     assert seen["psnr"] < 30
