@@ -248,6 +248,7 @@ def _read_index(path: Path) -> pa.Table:
         metadata = table.schema.metadata or {}
         expected, _ = int(metadata[b"size"]), metadata[b"sha256"].decode()
         table = table.select(_SCHEMA.names).cast(_SCHEMA).replace_schema_metadata(metadata)
+        table.validate(full=True)  # names that are no text
         offset, sizes = (table.column(name).to_numpy() for name in ("offset", "size"))
         if any(column.null_count for column in table.columns) or not _inside(offset, sizes, expected):
             raise ValueError("it names places outside the tar")

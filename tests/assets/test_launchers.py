@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -146,7 +147,11 @@ def slurm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 def start(folder: Path, launch: str, word: str) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", *launch.split(), "-m", "trainer", word]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "LINEAMENT_LAUNCH": launch}
-    return subprocess.Popen(words, cwd=folder, env=environment, stdout=-1, stderr=subprocess.STDOUT, text=True)
+    # A test run in the background may have been told to ignore interrupts, and would hand that on.
+    heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    return subprocess.Popen(
+        words, cwd=folder, env=environment, stdout=-1, stderr=subprocess.STDOUT, text=True, preexec_fn=heed
+    )
 
 
 def wait_for(path: Path, seconds: float = 40) -> None:

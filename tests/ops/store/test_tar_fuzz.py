@@ -6,7 +6,7 @@ import io
 import tarfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ops.runtime.errors import LineamentError
@@ -58,6 +58,7 @@ def test_any_bytes(tmp_path_factory, data):
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 5000), st.integers(0, 255))
+@example(place=92, value=128)  # a key that is no text
 def test_a_damaged_index(tmp_path_factory, place, value):
     path = tmp_path_factory.mktemp("tars") / "000000.tar"
     with TarWriter(path) as writer:
