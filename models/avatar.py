@@ -38,7 +38,9 @@ class FaceBox(Config):
     """Where the face lies on the front plane: its lower left corner and its side, as fractions of the volume's box."""
 
     x: float = -0.25  # public code: columns 64 to 192 of 256
-    y: float = -0.3125  # unpublished: our choice: chin to hairline of anny's heads; public code: rows 57 to 185
+    # Unpublished: our choice: from below anny's chins with open jaws to above raised brows, and on a whole texel at all
+    # resolutions; public code: rows 57 to 185.
+    y: float = -0.375
     side: float = 0.5  # public code: 128 of 256
 
     def window(self, box: float) -> tuple[float, float, float]:

@@ -124,6 +124,7 @@ def unwrap(
     layout: Fragments,
     *,
     backend: Backend = "auto",
+    check: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Pictures of fitted meshes to textures.
 
@@ -132,6 +133,7 @@ def unwrap(
         camera: (N, 25) labels.
         vertices: (N, V, 3), triangles: (F, 3) counter-clockwise seen from outside.
         layout: of :func:`uv_fragments`.
+        backend, check: see :func:`models.render.raster.rasterise`.
 
     Returns:
         (N, C, T, T) textures, zero where hidden, and (N, T, T) visibility in [0, 1]: 0 for texels that are hidden,
@@ -140,7 +142,7 @@ def unwrap(
     """
     height, width = pictures.shape[-2:]
     screen = raster.to_screen(vertices, camera, height, width)
-    depth = raster.rasterise(screen.detach(), triangles, height, width, backend=backend).depth
+    depth = raster.rasterise(screen.detach(), triangles, height, width, backend=backend, check=check).depth
     place = on_texture(vertices, triangles, layout)
     at = raster.to_screen(place.flatten(1, 2), camera, height, width).unflatten(1, place.shape[1:3])
     grid = at[..., :2] * 2 / at.new_tensor([width, height]) - 1

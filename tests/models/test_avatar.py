@@ -114,7 +114,7 @@ def test_the_face_box_is_the_same_place_in_texels_and_in_the_world():
 
 
 def test_only_the_upper_part_of_an_open_mouth_comes_from_the_static_plane():
-    g = generator(upper_mouth=-0.3125 + 0.5 * 0.4)  # row 12.8 of 32
+    g = generator(upper_mouth=-0.375 + 0.5 * 0.4)  # row 12.8 of 32
     ws = g.mapping(torch.randn(1, 8), label())
     layers = g.layers(g.texture_features(ws), g.static_features(ws), surface(mouth=0.35))
     covered = layers[-1].alpha[0, 0]  # 16 pixels; the hole spans rows 3.6 to 9.2 and columns 5.2 to 10.8
