@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.features import load_strictly
+
 SIDE = 112  # pixels of an aligned face
 FEATURES = 512
 _STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))
@@ -63,9 +65,4 @@ class ArcFaceIR50(nn.Module):
         Raises:
             ValueError: if they are another network's.
         """
-        network = cls()
-        try:
-            network.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(f"not ArcFace IR-50's weights: {str(error).splitlines()[-1].strip()}") from None
-        return network.eval().requires_grad_(False)
+        return load_strictly(cls(), state, "ArcFace IR-50")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.features import load_strictly
+
 # Repeats, kernel, stride of the first, expansion, output channels: the seven stages.
 _STAGES = (
     (1, 3, 1, 1, 16),
@@ -93,9 +95,4 @@ class EfficientNetLite0(nn.Module):
         Raises:
             ValueError: if they are another network's.
         """
-        network = cls()
-        try:
-            network.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(f"not EfficientNet-Lite0's weights: {str(error).splitlines()[-1].strip()}") from None
-        return network.eval().requires_grad_(False)
+        return load_strictly(cls(), state, "EfficientNet-Lite0")

@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def load_strictly(network: Network, state: Mapping[str, Tensor], name: str) -> Network:
+    """Fill a network with exactly these weights and freeze it, in evaluation mode.
+
+    Args:
+        network: filled in place, and returned.
+        state: name to tensor, neither more nor fewer than the network has.
+        name: whose weights are wanted, for the message.
+
+    Raises:
+        ValueError: the weights are another network's; says which tensor shows it.
+    """
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"not {name} weights: {str(error).splitlines()[-1].strip()}") from None
+    return network.eval().requires_grad_(False)
 
 
 class MaxFeatureMap(nn.Module):

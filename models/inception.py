@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.features import load_strictly
+
 SIDE = 299  # pixels
 FEATURES = 2048
 CLASSES = 1008  # TensorFlow's: ImageNet's 1000 and spare ones
@@ -167,9 +169,4 @@ class InceptionFid(nn.Module):
         Raises:
             ValueError: if they are another network's.
         """
-        network = cls()
-        try:
-            network.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(f"not the FID's Inception weights: {str(error).splitlines()[-1].strip()}") from None
-        return network.eval().requires_grad_(False)
+        return load_strictly(cls(), state, "the FID's Inception")

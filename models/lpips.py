@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.features import load_strictly
+
 Net = Literal["vgg", "alex"]
 # ImageNet's mean and deviation of [0, 1] pictures, brought to [-1, 1]: LPIPS' scaling layer.
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
@@ -98,10 +100,7 @@ class Lpips(nn.Module):
         """
         network = cls(net)
         layers = {k.removeprefix("features."): v for k, v in backbone.items() if k.startswith("features.")}
-        try:
-            network.backbone.load_state_dict(layers)
-        except RuntimeError as error:
-            raise ValueError(f"not {net}'s ImageNet weights: {str(error).splitlines()[-1].strip()}") from None
+        load_strictly(network.backbone, layers, f"{net}'s ImageNet")
         for n, head in enumerate(network.heads):
             found = heads.get(f"lin{n}.model.1.weight")
             if found is None or found.numel() != head.numel():

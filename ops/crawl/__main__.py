@@ -136,7 +136,7 @@ def _sheet(raw: Path) -> np.ndarray:
     chosen = [places[i] for i in np.linspace(0, len(places) - 1, min(SHOWN, len(places))).astype(int)]
     images, captions = [], []
     for shard, key in chosen:
-        field = next(f for f in shard.fields(key) if f != "json")
+        field = shard.original_field(key)
         try:
             data = shard.read(key, field)
             images.append(next(clips.decode_clip(data)) if field in clips.EXTENSIONS else pictures.decode(data))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ops.crawl.files import files_below
 from ops.crawl.raw import RawPicture
 from ops.crawl.sources import FolderSource
-from ops.runtime.errors import LineamentError
 from ops.store.pictures import FORMATS, sniff
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".mp4"}
@@ -17,27 +16,16 @@ MAX_BYTES = 512 * 2**20  # unpublished: our choice; a larger file is no photo
 
 
 def find_pictures(root: Path) -> list[Path]:
-    """The files below ``root`` that are pictures by name or by content, in a fixed order.
-
-    Links are not followed, so nothing outside the folder is ever read; hidden files and folders are left alone.
+    """The files below ``root`` that are pictures or clips by name or by content, in a fixed order.
 
     Raises:
         LineamentError: there is no such folder, or no picture in it.
     """
-    if not root.is_dir():
-        raise LineamentError(f"{root}: no such folder. Correct the source's path in params.yaml.")
-    found = []
-    for base, folders, names in os.walk(root, followlinks=False):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in sorted(names):
-            path = Path(base) / name
-            if name.startswith(".") or path.is_symlink() or not path.is_file():
-                continue
-            if path.suffix.lower() in EXTENSIONS or _looks_like_a_picture(path):
-                found.append(path)
-    if not found:
-        raise LineamentError(f"{root}: there is no picture in it ({', '.join(sorted(EXTENSIONS))}).")
-    return found
+    return files_below(root, _is_wanted, "picture", EXTENSIONS)
+
+
+def _is_wanted(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS or _looks_like_a_picture(path)
 
 
 def _looks_like_a_picture(path: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from ops.crawl.files import files_below
 from ops.crawl.raw import RawPicture
-from ops.runtime.errors import LineamentError
 from ops.store.clips import encode_clip
 from ops.store.pictures import encode_jpeg
 
@@ -26,23 +25,12 @@ MAX_SIDE = 8192  # unpublished: our choice; larger frames are taken for a bomb
 
 
 def find_videos(root: Path) -> list[Path]:
-    """The videos below a folder, in a fixed order; links and hidden files are left alone.
+    """The videos below a folder, in a fixed order.
 
     Raises:
         LineamentError: there is no such folder, or no video in it.
     """
-    if not root.is_dir():
-        raise LineamentError(f"{root}: no such folder. Correct the source's path in params.yaml.")
-    found = []
-    for base, folders, names in os.walk(root, followlinks=False):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in sorted(names):
-            path = Path(base) / name
-            if path.suffix.lower() in EXTENSIONS and not name.startswith(".") and not path.is_symlink():
-                found.append(path)
-    if not found:
-        raise LineamentError(f"{root}: there is no video in it ({', '.join(sorted(EXTENSIONS))}).")
-    return found
+    return files_below(root, lambda path: path.suffix.lower() in EXTENSIONS, "video", EXTENSIONS)
 
 
 def is_video(path: Path) -> bool:

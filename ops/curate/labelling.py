@@ -21,7 +21,6 @@ from ops.runtime.stage import Stage
 from ops.store import pictures, tables
 from ops.store.tar import Shard, TarWriter, file_sha256, index_path, shard_paths
 
-PROVENANCE = "json"  # the field of a raw sample that holds where it came from
 FILES = "files"  # what a labeller's row may hold besides the columns: side-car files, name to bytes
 _TABLE, _TAR = "labels.parquet", "files.tar"
 
@@ -158,7 +157,7 @@ def _sheet(
         for number in np.linspace(0, len(chosen) - 1, min(shown, len(chosen))).astype(int):
             row = chosen[number]
             shard = where[row["id"]]
-            field = next(f for f in shard.fields(row["id"]) if f != PROVENANCE)
+            field = shard.original_field(row["id"])
             try:
                 image = pictures.decode(shard.read(row["id"], field))
                 images.append(draw(image, row) if stays else image)
@@ -202,5 +201,5 @@ def _label_shard(
 
 def _samples(shard: Shard, rows: list[dict[str, Any]]) -> Iterator[Sample]:
     for row in rows:
-        extension = next(field for field in shard.fields(row["id"]) if field != PROVENANCE)
+        extension = shard.original_field(row["id"])
         yield Sample(row["id"], extension, shard.read(row["id"], extension), row)

@@ -291,7 +291,7 @@ def overlays(raw: Path, labels: Path, count: int) -> np.ndarray | None:
 
 
 def _overlay(shard: Shard, row: dict[str, Any], quad: np.ndarray, draw: Any) -> np.ndarray:
-    field = next(f for f in shard.fields(row["id"]) if f != "json")
+    field = shard.original_field(row["id"])
     try:
         crop = crop_quad(pictures.decode(shard.read(row["id"], field)), quad, 240)
     except PictureError:

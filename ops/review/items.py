@@ -151,7 +151,7 @@ def draw(root: Path, item: Item, decision: Decision | None = None) -> np.ndarray
     if row is None or row["shard"] is None:
         raise PictureError("gone", f"{item.id} is in no raw shard of {item.source}")
     shard = Shard(root / RAW / item.source / f"{row['shard']}.tar")
-    extension = next(name for name in shard.fields(item.id) if name != "json")
+    extension = shard.original_field(item.id)
     crop = crop_quad(pictures.decode(shard.read(item.id, extension)), item.quad, SIDE)
     crop = _with_mask(crop, root / LABELS / item.source, item, f"{row['shard']}.tar")
     points = root / LABELS / item.source / "landmarks.parquet"

@@ -23,20 +23,19 @@ from models import camera as geometry
 from ops.crawl.raw import RawPicture
 from ops.crawl.sources import load_sources
 from ops.curate import takedown
-from ops.curate.anonymise import AnonymiseParams, anonymous
-from ops.curate.crop import crop_quad
+from ops.curate.anonymise import AnonymiseParams
 from ops.curate.sheets import contact_sheet
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.publish import publish
 from ops.runtime.shardwork import Piece, digest, run_pieces
 from ops.runtime.stage import Stage, stage
+from ops.shards.crops import CODE, cut_square
 from ops.store import pictures, tables
 from ops.store.clips import EXTENSIONS, decode_clip, frame_rate
 from ops.store.reader import ShardDataset
 from ops.store.tar import Shard, ShardWriter, TarWriter, shard_paths
 
-CODE = ["ops.curate.crop", "ops.curate.anonymise", "ops.store.clips"]
 SHOWN, STRIP = 4, 8  # samples of the preview, and frames of each
 _TRACKED = ("camera", "expression", "pose", "residual")  # of every frame
 
@@ -59,7 +58,7 @@ def main(s: Stage[ClipShardsParams], raw: Path, labels: Path, out: Path) -> None
     known: set[str] = set()
     for source in load_sources(s.params_file):
         pieces += _pieces_of(source, raw / source, labels / source, p, taken, known, lost)
-    parts = run_pieces(s, pieces, partial(_cut_clip, p), code=CODE, suffix=".tar", unit="clip")
+    parts = run_pieces(s, pieces, partial(_cut_clip, p), code=[*CODE, "ops.store.clips"], suffix=".tar", unit="clip")
     count = frames = 0
     with publish(out, folder=True) as folder:
         with ShardWriter(folder, p.per_shard) as writer:
@@ -137,8 +136,7 @@ def _cut_clip(params: ClipShardsParams, payload: tuple[Path, str, str, dict[str,
     for frame, image in enumerate(decode_clip(data)):
         if frame in place:
             number, row = place[frame]
-            crop = crop_quad(image, np.asarray(row["quad"], np.float64).reshape(4, 2), params.resolution)
-            crop = anonymous(crop, row["camera"], params.anonymise, key)
+            crop = cut_square(image, {**row, "id": key}, params.resolution, params.anonymise)
             crops[number].append(pictures.encode_jpeg(crop, params.quality))
     with TarWriter(out) as writer:
         for number, (run, images) in enumerate(zip(runs, crops, strict=True)):

@@ -19,21 +19,20 @@ import numpy as np
 from pydantic import Field
 
 from ops.crawl.sources import load_sources
-from ops.curate.anonymise import AnonymiseParams, anonymous
-from ops.curate.crop import crop_quad
+from ops.curate.anonymise import AnonymiseParams
 from ops.curate.sheets import contact_sheet
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.publish import publish
 from ops.runtime.shardwork import Piece, digest, run_pieces
 from ops.runtime.stage import Stage, stage
+from ops.shards.crops import CODE, cut_square, read_picture
 from ops.store import pictures, tables
 from ops.store.parsing import coloured
 from ops.store.reader import ShardDataset
 from ops.store.tar import Shard, ShardWriter, TarWriter, shard_paths
 
 HELD_OUT = "held_out"
-CODE = ["ops.curate.crop", "ops.curate.anonymise"]
 SHOWN = 24
 _LABELS = ("camera", "yaw", "pitch", "roll", "view", "method")
 
@@ -119,10 +118,7 @@ def _crop_shard(params: HeadShardsParams, payload: tuple[str, Path, Path, list[d
     with TarWriter(out) as writer:
         for row in rows:
             key = row["id"]
-            field = next(f for f in shard.fields(key) if f != "json")
-            image = pictures.decode(shard.read(key, field))
-            crop = crop_quad(image, np.asarray(row["quad"], np.float64).reshape(4, 2), size)
-            crop = anonymous(crop, row["camera"], params.anonymise, key)
+            crop = cut_square(read_picture(shard, key), row, size, params.anonymise)
             mask = pictures.resize(pictures.decode_grey(parsings.read(key, "mask.png")), size)
             classes = pictures.decode_grey(parsings.read(key, "png"))
             classes = cv2.resize(classes, (size, size), interpolation=cv2.INTER_NEAREST)

@@ -23,6 +23,7 @@ from models import camera as geometry
 from models.portrait_body import HEAD, UNITS, camera_to_head_frame, face_camera, portrait_label, to_head_frame
 from models.portrait_cameras import FACE_VIEW, PORTRAIT_VIEW
 from ops.crawl.sources import load_sources
+from ops.curate.anonymise import AnonymiseParams, anonymous
 from ops.curate.crop import crop_quad, from_crop, outside_share, quad_side
 from ops.curate.sheets import contact_sheet
 from ops.perception.selfie import person_mask
@@ -31,6 +32,7 @@ from ops.runtime.params import Params
 from ops.runtime.publish import publish
 from ops.runtime.shardwork import Piece, digest, run_pieces
 from ops.runtime.stage import Stage, stage
+from ops.shards.crops import CODE, read_picture
 from ops.store import pictures, tables
 from ops.store.reader import ShardDataset
 from ops.store.tar import Shard, ShardWriter, TarWriter, shard_paths
@@ -47,6 +49,7 @@ class PortraitShardsParams(Params):
     background: int = Field(255, ge=0, le=255, description="grey level behind the person")  # public code: white
     per_shard: int = Field(256, ge=1)  # unpublished: our choice
     quality: int = Field(95, ge=1, le=100)  # unpublished: our choice
+    anonymise: AnonymiseParams = AnonymiseParams()
     min_samples: int = Field(1, ge=1, description="fewer are an error")  # unpublished: our choice
 
 
@@ -98,7 +101,7 @@ def main(s: Stage[PortraitShardsParams], raw: Path, labels: Path, weights: Path,
         for source in load_sources(s.params_file)
         for piece in _pieces_of(source, raw / source, labels / source, lost)
     ]
-    code = ["ops.curate.crop", "ops.perception.selfie", "models.portrait_body"]
+    code = [*CODE, "ops.perception.selfie", "models.portrait_body"]
     parts = run_pieces(s, pieces, partial(_cut_shard, p, weights), code=code, suffix=".tar")
     taken: set[str] = set()
     asked = sum(len(piece.payload[-1]) for piece in pieces)
@@ -156,7 +159,7 @@ def _cut_shard(
     with TarWriter(out) as writer:
         for row in rows:
             key = row["id"]
-            image = pictures.decode(shard.read(key, next(f for f in shard.fields(key) if f != "json")))
+            image = read_picture(shard, key)
             shape, pose = torch.tensor(row["shape"])[None], torch.tensor(row["pose"]).view(1, 6, 3)
             transforms = people.joint_transforms(shape, pose)  # the mean head's joints, as bodies are fitted
             quad = np.asarray(row["quad"], np.float64).reshape(4, 2)
@@ -164,9 +167,10 @@ def _cut_shard(
             if outside_share(found.quad, image.shape[1], image.shape[0]) > params.max_outside:
                 continue
             mask = person_mask(crop_quad(image, found.quad, LOOK), weights, size)
-            portrait = before_grey(cut(image, found.quad, size, params.enlarge), mask, params.background)
+            portrait = anonymous(cut(image, found.quad, size, params.enlarge), found.camera, params.anonymise, key)
             face_mask = person_mask(crop_quad(image, quad, LOOK), weights, params.face_resolution)
             face = cut(image, quad, params.face_resolution, params.enlarge)
+            face = anonymous(face, found.camera_face, params.anonymise, key)
             label = {
                 "camera": found.camera.tolist(),
                 "camera_face": found.camera_face.tolist(),
@@ -179,7 +183,7 @@ def _cut_shard(
             writer.add(
                 key,
                 {
-                    "jpg": pictures.encode_jpeg(portrait, params.quality),
+                    "jpg": pictures.encode_jpeg(before_grey(portrait, mask, params.background), params.quality),
                     "face.jpg": pictures.encode_jpeg(before_grey(face, face_mask, params.background), params.quality),
                     "mask.png": pictures.encode_png(mask),
                     "json": json.dumps(label, sort_keys=True).encode(),

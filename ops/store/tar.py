@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from ops.runtime.errors import LineamentError
 from ops.runtime.publish import publish
 
+PROVENANCE = "json"  # the field of a raw sample that says where it came from
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _FIELD = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _SCHEMA = pa.schema([("key", pa.string()), ("field", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
@@ -175,6 +176,10 @@ class Shard:
     def fields(self, key: str) -> list[str]:
         """The names of a sample's fields, in the tar's order."""
         return list(self._sample(key))
+
+    def original_field(self, key: str) -> str:
+        """The field of a raw sample that holds its original bytes; the other one, ``json``, says where it came from."""
+        return next(field for field in self._sample(key) if field != PROVENANCE)
 
     def read(self, key: str, field: str) -> bytes:
         """The bytes of one field of one sample."""

@@ -88,7 +88,7 @@ def run(tmp_path, monkeypatch):
     with ShardWriter(tmp_path / "raw/mine", per_shard=8) as writer:
         for number, key in enumerate(keys):
             side = 320 if number == 2 else 900
-            image = np.full((side, side, 3), 40 * (number + 1), np.uint8)
+            image = np.random.default_rng(number).integers(0, 256, (side, side, 3), np.uint8)
             writer.add(key, {"jpg": pictures.encode_jpeg(image), "json": b'{"licence": "CC0-1.0"}'})
     crops = [CROP - 150, CROP - 150, CROP - 250, CROP - 150]
     write("align", keys, quad=[crop.ravel().tolist() for crop in crops])
@@ -142,3 +142,19 @@ def test_too_few_portraits_are_an_error_that_says_why(run, capsys):
     Path("params.yaml").write_text(yaml.safe_dump(values))
     assert main(["raw", "labels", "weights", "out"]) == 1
     assert "1 of 3 pictures do not show head and shoulders whole" in capsys.readouterr().err
+
+
+def test_faces_are_hidden_in_both_pictures_where_that_is_asked_for(run, monkeypatch):
+    monkeypatch.setattr("ops.curate.anonymise.find_faces", lambda *_: [])
+    assert main(["raw", "labels", "weights", "plain"]) == 0
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    values["shards_portraits"]["anonymise"] = {"method": "blur", "cells": 2}
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    assert main(["raw", "labels", "weights", "hidden"]) == 0
+    plain, hidden = (ShardDataset(Path(name)).read(0) for name in ("plain", "hidden"))
+    for field in ("jpg", "face.jpg"):
+        before, after = (pictures.decode(fields[field]).astype(int) for fields in (plain, hidden))
+        changed = (np.abs(before - after).max(2) > 8).mean()
+        assert changed > (0.01 if field == "jpg" else 0.15)
+    portrait = pictures.decode(hidden["jpg"]).astype(int) - pictures.decode(plain["jpg"])
+    assert np.abs(portrait[-4:]).mean() < 6  # the shoulders stay, but for what JPEG does to noise
