@@ -186,9 +186,14 @@ class UNet(nn.Module):
             ValueError: if several frames come without a fusion.
         """
         frames = x.shape[1] if x.ndim == 5 else 1
+        return self.decode(self.encode(x.flatten(0, 1) if x.ndim == 5 else x), frames, memory)
+
+    def decode(
+        self, seen: BodyFeatures, frames: int = 1, memory: Memories | None = None
+    ) -> tuple[tuple[Tensor, ...], Memories]:
+        """The rest of :meth:`forward`, of what :meth:`encode` saw of N times ``frames`` pictures."""
         if frames > 1 and self.config.fusion is None:
             raise ValueError("an encoder without fusion takes one picture at a time, not a clip")
-        seen = self.encode(x.flatten(0, 1) if x.ndim == 5 else x)
         now, out, kept = seen.sixteenth, [], []
         sides = (seen.first_sixteenth, seen.eighth, seen.quarter, seen.half)
         for n, (up, beside) in enumerate(zip(self.ups, sides)):
@@ -199,7 +204,7 @@ class UNet(nn.Module):
 
 
 class TextureEncoder(nn.Module):
-    """E_tex: offsets of the neural textures.
+    """E_tex: offsets of the neural textures, none at first, so that training starts from the prior (our choice).
 
     Args:
         channels: of the generator's textures, :attr:`models.avatar.AvatarConfig.texture_channels`.
@@ -213,12 +218,18 @@ class TextureEncoder(nn.Module):
         self.unet = UNet(inputs, config)
         widths = (config.decoder[1], *config.decoder[1:])
         self.out = nn.ModuleList(nn.Conv2d(width, c, 1) for width, c in zip(widths, channels, strict=True))
+        for out in self.out:
+            _silence(out)
 
     def forward(self, x: Tensor, memory: Memories | None = None) -> tuple[tuple[Tensor, ...], Memories]:
         """(N, [T,] inputs, S, S) to offsets of each texture (N, C, r, r) and the memory."""
-        (_, eighth, quarter, half), kept = self.unet(x, memory)
-        sources = (eighth, eighth, quarter, half)
-        return tuple(out(source) for out, source in zip(self.out, sources)), kept
+        features, kept = self.unet(x, memory)
+        return self.changes(features), kept
+
+    def changes(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The U-Net's features to offsets of each texture."""
+        _, eighth, quarter, half = features
+        return tuple(out(source) for out, source in zip(self.out, (eighth, eighth, quarter, half)))
 
 
 class PlaneChanges(NamedTuple):
@@ -257,7 +268,7 @@ class TriplaneEncoder(nn.Module):
         self.offset = nn.Conv2d(width, offsets, 3, padding=1) if offsets else None
         self.scale, self.shift = nn.ModuleDict(), nn.ModuleDict()
         if self.offset is not None:
-            nn.init.zeros_(self.offset.weight)
+            _silence(self.offset)
             return
         for n, inner in enumerate((*config.decoder, width)):
             side = backbone.resolution // 16 << n
@@ -269,14 +280,18 @@ class TriplaneEncoder(nn.Module):
         if x.shape[-1] != self.resolution:
             raise ValueError(f"this encoder reads pictures of {self.resolution} pixels, not {x.shape[-1]}")
         features, kept = self.unet(x, memory)
+        return self.changes(features), kept
+
+    def changes(self, features: tuple[Tensor, ...]) -> PlaneChanges:
+        """The U-Net's features to the changes of the static network."""
         features = (*features, self.finish(features[-1]))
         if self.offset is not None:
-            return PlaneChanges({}, self.offset(features[-1])), kept
+            return PlaneChanges({}, self.offset(features[-1]))
         transforms = {
             int(side): torch.stack([self.scale[side](feature), self.shift[side](feature)], dim=1)
             for side, feature in zip(self.scale, features)
         }
-        return PlaneChanges(transforms, None), kept
+        return PlaneChanges(transforms, None)
 
 
 def _condition(inner: int, outputs: int, start: float = 0.0) -> nn.Sequential:
@@ -285,6 +300,13 @@ def _condition(inner: int, outputs: int, start: float = 0.0) -> nn.Sequential:
     Unpublished: our choice.
     """
     last = nn.Conv2d(inner, outputs, 3, padding=1)
-    nn.init.zeros_(last.weight)
-    nn.init.constant_(last.bias, start)  # type: ignore[arg-type]
+    _silence(last, start)
     return nn.Sequential(nn.Conv2d(inner, inner, 3, padding=1), nn.LeakyReLU(0.2), last)
+
+
+def _silence(layer: nn.Module, start: float = 0.0) -> None:
+    """Let a convolution begin as a constant."""
+    assert isinstance(layer, nn.Conv2d)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.weight)
+    nn.init.constant_(layer.bias, start)

@@ -24,6 +24,9 @@ class ConvGRU(nn.Module):
         channels: of the features and the state.
         update: which part the gate z plays: ``release`` h = (1 - z) h + z c (public code), ``paper`` h = z h +
             (1 - z) c (equation 1). Weights of one are no weights of the other.
+
+    It begins as a running average of tanh(x), so that decoders trained on single frames go on from what they know
+    (unpublished: our choice).
     """
 
     def __init__(self, channels: int, update: Update = "release"):
@@ -31,6 +34,9 @@ class ConvGRU(nn.Module):
         self.update = update
         self.gates = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1)
         self.candidate = nn.Conv2d(2 * channels, channels, 3, padding=1)
+        nn.init.dirac_(self.candidate.weight)
+        for start in (self.gates.weight, self.gates.bias, self.candidate.bias):
+            nn.init.zeros_(start)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
         """See the module's text; the state starts at zero."""
