@@ -69,6 +69,20 @@ class Person(nn.Module):
         self.expression_names = expression_names
 
     @property
+    def mirrored_units(self) -> tuple[int, ...]:
+        """Of each expression unit, the one that takes its place in a face mirrored left to right.
+
+        Identities have no sides: their codes stay as they are.
+        """
+        place = {name: number for number, name in enumerate(self.expression_names)}
+        sides = {"Left": "Right", "Right": "Left"}
+
+        def other(name: str) -> str:
+            return next((name.removesuffix(a) + b for a, b in sides.items() if name.endswith(a)), name)
+
+        return tuple(place[other(name)] for name in self.expression_names)
+
+    @property
     def facemesh(self) -> SurfacePoints:
         """Where FaceMesh's 468 points lie on the surface."""
         read = self.get_buffer

@@ -1,7 +1,8 @@
 """Stage ``shards_faces``: near-front face crops with their cameras and masks, as WebDataset training shards.
 
 The join of everything that labelling found: for each sample that the last labelling step kept, the crop is cut from
-the original bytes once more, at the training resolution.
+the original bytes once more, at the training resolution. ``fit`` in its record holds the parametric face behind it, or
+null where the fit found none that can be trusted.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ops.store.reader import ShardDataset
 from ops.store.tar import Shard, ShardWriter, TarWriter, shard_paths
 
 SHOWN = 40
+FIT = ("identity", "expression", "camera", "residual")  # of a fitted face, in the frame of its head
 
 
 class FaceShardsParams(Params):
@@ -61,7 +63,15 @@ def main(s: Stage[FaceShardsParams], raw: Path, labels: Path, out: Path) -> None
             )
         summary = {"samples": count, "resolution": s.params.resolution, "hash": ShardDataset(folder).hash}
         (folder / "dataset.json").write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")
-    s.metrics({"in": count + sum(lost.values()), "kept": count, "rejected": sum(lost.values()), "reasons": lost})
+    s.metrics(
+        {
+            "in": count + sum(lost.values()),
+            "kept": count,
+            "fitted": sum(row["fit"] is not None for piece in pieces for row in piece.payload[3]),
+            "rejected": sum(lost.values()),
+            "reasons": lost,
+        }
+    )
     s.preview(_sheet(out))
 
 
@@ -72,6 +82,7 @@ def _pieces_of(
     final = {row["id"]: row for row in tables.kept(tables.read(labels / "segment.parquet")).to_pylist()}
     quads = {row["id"]: row["quad"] for row in tables.read(labels / "align.parquet").to_pylist()}
     cameras = {row["id"]: row for row in tables.read(labels / "camera.parquet").to_pylist()}
+    fits = fits_of(labels)
     pieces = []
     for path in shard_paths(raw):
         shard = Shard(path)
@@ -87,12 +98,21 @@ def _pieces_of(
                 continue
             taken.add(key)
             label = cameras[key]
-            rows.append({"id": key, "quad": quads[key], **{k: label[k] for k in ("camera", "yaw", "pitch", "roll")}})
+            found = {k: label[k] for k in ("camera", "yaw", "pitch", "roll")}
+            rows.append({"id": key, "quad": quads[key], "fit": fits.get(key), **found})
         masks = labels / "masks" / path.name
         if rows:
             identity = digest(source, shard.sha256, Shard(masks).sha256, rows)
             pieces.append(Piece(f"{source}-{path.stem}", identity, (source, path, masks, rows)))
     return pieces
+
+
+def fits_of(labels: Path) -> dict[str, dict[str, Any]]:
+    """The fitted faces of a source that were kept, by sample; none where the source has no table of fits."""
+    path = labels / "fit_face.parquet"
+    if not path.is_file():
+        return {}
+    return {row["id"]: {k: row[k] for k in FIT} for row in tables.kept(tables.read(path)).to_pylist()}
 
 
 def _crop_shard(params: FaceShardsParams, payload: tuple[str, Path, Path, list[dict[str, Any]]], out: Path) -> None:
@@ -110,6 +130,7 @@ def _crop_shard(params: FaceShardsParams, payload: tuple[str, Path, Path, list[d
                 "yaw": row["yaw"],
                 "pitch": row["pitch"],
                 "roll": row["roll"],
+                "fit": row["fit"],
                 "source": source,
                 "licence": provenance["licence"],
                 "duplicates": 1,

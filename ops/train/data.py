@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -37,16 +37,24 @@ POOLS = ("all", "front")
 AHEAD = 3  # batches under way while one is being used; unpublished: our choice
 
 
+class Fit(NamedTuple):
+    """The parametric face behind a picture: codes ``identity`` (I,) and ``expression`` (E,)."""
+
+    identity: np.ndarray
+    expression: np.ndarray
+
+
 @dataclass(frozen=True)
 class Sample:
-    """One decoded sample: ``image`` (H, W, 3) uint8, ``camera`` (25,); ``mask`` and ``parsing`` (H, W) uint8 and
-    ``face`` (h, h, 3) uint8, or None."""
+    """One decoded sample: ``image`` (H, W, 3) uint8, ``camera`` (25,); ``mask`` and ``parsing`` (H, W) uint8,
+    ``face`` (h, h, 3) uint8 and ``fit``, or None."""
 
     image: np.ndarray
     camera: np.ndarray
     mask: np.ndarray | None = None
     parsing: np.ndarray | None = None
     face: np.ndarray | None = None
+    fit: Fit | None = None
 
     @property
     def size(self) -> int:
@@ -64,6 +72,8 @@ class Pictures:
         masks, parsing: also read the masks, the class of each pixel.
         faces: side of the face pictures (``face.jpg``) that come along; 0 for none.
         cache_mb: how many megabytes of decoded samples to keep. The first ones read stay.
+        fits: take samples with a fitted face alone, with its codes, and its camera in place of the picture's own. Of
+            each expression unit, the one that takes its place in a mirrored face; None for no fits.
 
     Raises:
         LineamentError: there are no shards, or one is damaged.
@@ -77,12 +87,14 @@ class Pictures:
         cache_mb: int = 0,
         parsing: bool = False,
         faces: int = 0,
+        fits: Sequence[int] | None = None,
     ) -> None:
         self.dataset = ShardDataset(folder)
         self.resolution = resolution
         self.masks = masks
         self.parsing = parsing
         self.faces = faces
+        self.fits = None if fits is None else np.array(fits)
         self._room = cache_mb * 1_000_000
         self._kept: dict[int, Sample] = {}
         # Cameras are small, and reading and checking one takes a third as long as decoding its picture: kept always.
@@ -125,7 +137,7 @@ class Pictures:
         if not self._known[number]:
             shard, key = self.dataset.place(number)
             with _usable(shard, key):
-                self._cameras[number] = _camera_of(_record(shard, key))
+                self._cameras[number] = _camera_of(self._labels(shard, key))
                 self._known[number] = True
         return self._cameras[number]
 
@@ -133,14 +145,15 @@ class Pictures:
         """The numbers of the samples that a pool holds, with repetitions.
 
         Args:
-            name: "" for each sample once; "all" for each as often as its record's ``duplicates`` says, which evens out
-                rare views (SphereHead, Eq. 10); "front" for those of "all" whose ``view`` is "front".
+            name: "" for each sample once, or with ``fits`` each that has one; "all" for each as often as its record's
+                ``duplicates`` says, which evens out rare views (SphereHead, Eq. 10); "front" for those of "all" whose
+                ``view`` is "front".
 
         Raises:
             LineamentError: no such pool, a record without those entries, or nothing in the pool.
         """
         if name == "":
-            return np.arange(len(self))
+            return np.arange(len(self)) if self.fits is None else self._fitted()
         if name not in POOLS:
             raise LineamentError(f"there is no pool of samples '{name}'; choose one of {', '.join(POOLS)}.")
         numbers: list[int] = []
@@ -157,13 +170,49 @@ class Pictures:
             )
         return np.array(numbers)
 
+    def _fitted(self) -> np.ndarray:
+        numbers = []
+        for number in range(len(self)):
+            shard, key = self.dataset.place(number)
+            with _usable(shard, key):
+                if _record(shard, key)["fit"] is not None:
+                    numbers.append(number)
+        if not numbers:
+            raise LineamentError(
+                f"{self.dataset.folder}: not one sample has a fitted face, which animatable heads are trained on. "
+                "Look at why fit_face rejects them (`lineament status`), then make the shards anew."
+            )
+        return np.array(numbers)
+
+    def _labels(self, shard: Shard, key: str) -> dict[str, Any]:
+        """What holds a sample's camera, and its codes: its record, or the fit in it."""
+        record = _record(shard, key)
+        if self.fits is None:
+            return record
+        if record["fit"] is None:
+            raise ValueError("it has no fitted face")
+        return record["fit"]
+
+    def _codes(self, shard: Shard, key: str) -> Fit | None:
+        if self.fits is None:
+            return None
+        label = self._labels(shard, key)
+        fit = Fit(*(np.asarray(label[name], dtype=np.float32) for name in Fit._fields))
+        if len(fit.expression) != len(self.fits):
+            raise ValueError(
+                f"its fit has {len(fit.expression)} expression units, where the face model has {len(self.fits)}: "
+                "shards and priors belong to different models"
+            )
+        return fit
+
     def _decode(self, shard: Shard, key: str, number: int) -> Sample:
         fields = shard.fields(key)
         kind = next((kind for kind in ("jpg", "png", "webp") if kind in fields), "jpg")
         image = self._fit(self._decode_picture(kind, shard.read(key, kind)))
         mask = self._decode_mask(shard, key) if self.masks else None
         parsing = self._decode_parsing(shard, key) if self.parsing else None
-        return Sample(image, self.camera(number), mask, parsing, self._decode_face(shard, key) if self.faces else None)
+        face = self._decode_face(shard, key) if self.faces else None
+        return Sample(image, self.camera(number), mask, parsing, face, self._codes(shard, key))
 
     def _decode_face(self, shard: Shard, key: str) -> np.ndarray:
         if "face.jpg" not in shard.fields(key):
@@ -337,6 +386,12 @@ class Batches:
             batch["parsing"] = self._to_device(_stack(classes, mirrored))
         if self.pictures.faces:
             batch["face"] = self._pixels([s.face for s in samples if s.face is not None], mirrored)
+        if self.pictures.fits is not None:
+            fits = [s.fit for s in samples if s.fit is not None]
+            expression = np.stack([f.expression for f in fits])
+            turned = np.where(mirrored[:, None], expression[:, self.pictures.fits], expression)
+            batch["identity"] = self._to_device(np.stack([f.identity for f in fits]))
+            batch["expression"] = self._to_device(turned)
         return batch
 
     def _pixels(self, images: list[np.ndarray], mirrored: np.ndarray) -> torch.Tensor:

@@ -34,6 +34,8 @@ Batch = dict[str, Tensor]
 ``mask``   (N, 1, H, W) float32 in [0, 1], where the stage asks for masks
 ``parsing`` (N, H, W) uint8, classes of `ops.store.parsing` (mirrored together with its picture), where asked for
 ``face``   (N, 3, h, h) float32 in [-1, 1], where the stage asks for face pictures
+``identity``, ``expression`` (N, codes) float32, the parametric face behind the picture (mirrored together with it),
+           where the stage asks for fits; ``camera`` is then the fit's, in the head's frame
 ``mirrored`` (N,) bool
 """
 

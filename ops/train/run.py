@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ def train_and_publish(
     masks: bool = False,
     parsing: bool = False,
     faces: int = 0,
+    fits: Sequence[int] | None = None,
     facts: Mapping[str, Any],
 ) -> None:
     """Train an objective on shards and publish the result.
@@ -51,9 +52,12 @@ def train_and_publish(
         resolution: side of the pictures the objective takes.
         masks, parsing: whether it wants masks, the class of each pixel.
         faces: side of the face pictures it wants beside the others; 0 for none.
+        fits: the mirrored expression units of the face model, where it wants fitted faces; see `Pictures`.
         facts: JSON that defines the run, written to ``config.json``: ``system``, ``variant``, ``params``.
     """
-    pictures = Pictures(shards, resolution, masks=masks, cache_mb=params.cache_mb, parsing=parsing, faces=faces)
+    pictures = Pictures(
+        shards, resolution, masks=masks, cache_mb=params.cache_mb, parsing=parsing, faces=faces, fits=fits
+    )
     torch.manual_seed(params.seed)
     objective = build(pictures)
     folder = s.work / f"run-{digest(facts, pictures.hash, code_hash(_modules()))[:12]}"

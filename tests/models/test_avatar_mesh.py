@@ -7,7 +7,7 @@ import torch
 
 from models.avatar import AvatarConfig, AvatarGenerator
 from models.avatar_mesh import EYE, WIDTH, AvatarMesh
-from models.camera import intrinsics, pack_label, pose_on_sphere, project
+from models.camera import intrinsics, mirror_label, pack_label, pose_on_sphere, project
 from models.parametric.person import EXPRESSION, IDENTITY, Person, load_person
 from models.render import raster, texture
 from models.render.volume import RenderConfig
@@ -198,6 +198,19 @@ def test_another_expression_changes_the_face_box_alone(mesh, person):
     assert changed[:, : CONFIG.plane_channels, rows, columns].amax() > 1e-3
     changed[:, :, rows, columns] = 0
     assert not changed.any()
+
+
+def test_a_mirrored_face_has_mirrored_units_and_the_same_identity(mesh, person):
+    """As batches are mirrored: the expression's sides change places, the camera's signs change."""
+    identity, expression = codes(2)
+    camera = camera_at(0.4).expand(2, -1)
+    swapped = expression[:, list(person.mirrored_units)]
+    assert (swapped != expression).any()
+    assert torch.equal(swapped[:, list(person.mirrored_units)], expression)
+    mirrored = mesh.contours(identity, swapped, mirror_label(camera), 128)
+    straight = mesh.contours(identity, expression, camera, 128).flip(-1)
+    unswapped = mesh.contours(identity, expression, mirror_label(camera), 128)
+    assert (mirrored - straight).abs().mean() < 0.1 * (unswapped - straight).abs().mean()
 
 
 def test_codes_of_another_model_are_refused(mesh):

@@ -141,6 +141,7 @@ def test_training_shards_hold_upright_faces_with_their_cameras(project):
         fields = data.read(number)
         label = json.loads(fields["json"])
         check_label(torch.tensor(label["camera"]))
+        assert label["fit"] is None  # faces were not fitted here
         assert abs(label["yaw"]) < 25
         assert pictures.decode_grey(fields["mask.png"]).shape == (64, 64)
         crops.append(pictures.decode(fields["jpg"]).astype(float).mean(-1))

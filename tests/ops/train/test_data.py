@@ -234,3 +234,66 @@ def test_a_sample_that_cannot_be_used_is_named(tmp_path, shards, broken, words, 
 def test_decoding_agrees_with_the_plain_decoder(shards):
     data = Pictures(shards, SIDE).dataset.read(0)["jpg"]
     assert np.array_equal(simplejpeg.decode_jpeg(data), Pictures(shards, SIDE).read(0).image)
+
+
+# --- fitted faces -----------------------------------------------------------------------------------------------------
+
+
+UNITS = [1, 0, 2]  # of a mirrored face: the first two change places
+
+
+def write_fits(folder, units=3):
+    """Ten samples, of which number 3 and 7 have no fitted face."""
+    rng = np.random.default_rng(0)
+    plain = write_shards(folder / "plain")
+    source = Pictures(plain, SIDE).dataset
+    with ShardWriter(folder / "fitted", per_shard=4) as writer:
+        for number in range(10):
+            fields = dict(source.read(number))
+            record = json.loads(fields["json"])
+            turned = mirror_label(torch.tensor(record["camera"])).tolist()  # another camera than the picture's own
+            fit = {"identity": [number, 0.5], "expression": rng.random(units).tolist(), "camera": turned}
+            record["fit"] = None if number in (3, 7) else {**fit, "residual": 1.0}
+            writer.add(f"{number:016x}", {**fields, "json": json.dumps(record).encode()})
+    return folder / "fitted"
+
+
+def test_fitted_faces_come_with_their_codes_and_the_fits_camera(tmp_path):
+    folder = write_fits(tmp_path)
+    plain, fitted = Pictures(folder, SIDE), Pictures(folder, SIDE, fits=UNITS)
+    assert fitted.pool("").tolist() == [0, 1, 2, 4, 5, 6, 8, 9]
+    (batch,) = take(Batches(fitted, 8), 1)
+    assert sorted(batch["index"].tolist()) == [0, 1, 2, 4, 5, 6, 8, 9]
+    assert torch.equal(batch["identity"][:, 0], batch["index"].float())
+    for camera, number in zip(batch["camera"], batch["index"].tolist()):
+        torch.testing.assert_close(camera, mirror_label(torch.from_numpy(plain.camera(number))))
+    assert {"identity", "expression"}.isdisjoint(take(Batches(plain, 2), 1)[0])
+
+
+def test_a_mirrored_face_swaps_the_units_of_its_sides(tmp_path):
+    fitted = Pictures(write_fits(tmp_path), SIDE, fits=UNITS)
+    straight = {int(n): e for b in take(Batches(fitted, 8), 1) for n, e in zip(b["index"], b["expression"])}
+    batches = take(Batches(fitted, 8, mirror=True), 4)
+    seen = {True: 0, False: 0}
+    for batch in batches:
+        for number, expression, mirrored in zip(batch["index"].tolist(), batch["expression"], batch["mirrored"]):
+            wanted = straight[number][UNITS] if mirrored else straight[number]
+            assert torch.equal(expression, wanted)
+            seen[bool(mirrored)] += 1
+    assert min(seen.values()) > 4
+
+
+def test_shards_without_fits_are_named(tmp_path):
+    bare = write_shards(tmp_path / "bare")
+    with pytest.raises(LineamentError, match=r"sample 0{16} cannot be used for training: its record lacks 'fit'"):
+        Batches(Pictures(bare, SIDE, fits=UNITS), 2)
+    folder = write_fits(tmp_path, units=4)
+    with pytest.raises(LineamentError, match="its fit has 4 expression units, where the face model has 3"):
+        take(Batches(Pictures(folder, SIDE, fits=UNITS), 2), 1)
+    with pytest.raises(LineamentError, match="it has no fitted face"):
+        Pictures(folder, SIDE, fits=UNITS).read(3)
+    lost = Pictures(folder, SIDE).dataset
+    with ShardWriter(tmp_path / "lost", per_shard=4) as writer:
+        writer.add("0" * 16, lost.read(3))
+    with pytest.raises(LineamentError, match="not one sample has a fitted face"):
+        Batches(Pictures(tmp_path / "lost", SIDE, fits=UNITS), 1)
