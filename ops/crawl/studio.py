@@ -23,6 +23,7 @@ from ops.studio.crawl import StudioPicture, picture_count, render_pictures
 from ops.studio.params import StudioParams
 
 PER_PIECE = 48  # pictures rendered at a time by one process
+PER_PIECE_WHOLE = 6  # full bodies at a time
 DEPTH_UNIT = 1e-4  # world units a step of the 16-bit depth pictures; 0 is background
 
 
@@ -49,13 +50,13 @@ def pictures(s: Stage[Any], source: StudioSource) -> Iterator[RawPicture]:
 
 
 def _ranges(params: StudioParams) -> Iterator[tuple[int, int]]:
-    """First and last (exclusive) number of each piece: some dozens of pictures, or one clip."""
+    """First and last (exclusive) number of each piece: some dozens of pictures, one clip, or some full bodies."""
     total = picture_count(params)
-    still = total - params.clips
-    for first in range(0, still, PER_PIECE):
-        yield first, min(first + PER_PIECE, still)
-    for clip in range(still, total):
-        yield clip, clip + 1
+    whole = total - params.full_body
+    still = whole - params.clips
+    for start, stop, step in ((0, still, PER_PIECE), (still, whole, 1), (whole, total, PER_PIECE_WHOLE)):
+        for first in range(start, stop, step):
+            yield first, min(first + step, stop)
 
 
 def _render(payload: tuple[StudioParams, int, int], out: Path) -> None:

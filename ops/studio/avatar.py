@@ -14,13 +14,12 @@ from models.parametric.anny import PARTS, Anny, chain_transforms, skin
 from models.parametric.person import Person as PersonModel
 from models.parametric.person import load_person
 from models.render import raster
-from ops.studio import canvas, clothes, hair, lighting, paint, props
+from ops.studio import canvas, clothes, figure, hair, lighting, paint, props
 from ops.studio.people import Person
 
 # Arms hang: anny's rest pose holds them out. Radians about +z for the left shoulder, mirrored for the right.
 ARMS_DOWN = 0.62
 LIGHT_PLACES = 3  # along a strand, where its light is sampled
-_HIDDEN = -0.06  # world units below the neckline, where skin is covered for certain
 _BODY_MAP = 192  # pixels of the front and back maps that strands rest on
 _BODY_EXTENT, _BODY_MIDDLE = 3.0, -0.75  # world units across, height of the middle
 
@@ -106,24 +105,34 @@ def pose_vertices(model: Anny, vertices: np.ndarray, joints: np.ndarray, pose: n
 
 
 def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
-    """Everything about a person that does not change from view to view. About half a second."""
+    """Everything about a person that does not change from view to view. About half a second.
+
+    Of a model of the whole body, a person dressed from head to foot.
+    """
+    whole = model.upper_vertices < len(model.template)
     c = canvas.unwrap(model)
     rest_t, joints_t = model.rest(torch.from_numpy(person.code)[None])
     rest, joints = rest_t[0].numpy(), joints_t[0].numpy()
-    identity_code, shape_code = shared_person().encode(rest_t)
+    identity_code, shape_code = shared_person().encode(rest_t[:, : model.upper_vertices])
+    if whole:
+        rest = figure.stance(model, rest, person, seed)
     posed = pose_vertices(model, rest, joints, default_pose())
     normals = vertex_normals(model, posed)
-    garment = clothes.cut_garment(model, person.garment)
+    outfit = figure.draw_outfit(person, seed) if whole else None
+    worn_clothes = clothes.dress(model, person.garment) if outfit is None else figure.dress(model, person, outfit)
+    garment = worn_clothes.garment
     garment_points = garment.lerp(posed) + garment.lerp(normals) * garment.lift[:, None]
 
     body = _collision_body(c, posed, model.triangles.numpy())
     scalp = hair.scalp_share(c, person, seed)
     strands = hair.grow(c, person, seed, scalp, posed, body)
     scene, triangles = [posed, garment_points], [model.triangles.numpy(), garment.triangles + len(posed)]
+    if whole:  # loose clothes would put the skin in the dark that their light is taken from
+        scene[1], triangles[1] = garment_points[:0], garment.triangles[:0]
     if strands is not None:
         ribbon, ribbon_triangles = _thin_ribbons(strands)
         scene.append(ribbon)
-        triangles.append(ribbon_triangles + len(posed) + len(garment_points))
+        triangles.append(ribbon_triangles + sum(map(len, scene[:2])))
     shadow_scene = np.concatenate(scene).astype(np.float32)
     shadow_triangles = np.concatenate(triangles)
     probes, probe_normals = [posed], [normals]
@@ -132,17 +141,24 @@ def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
         places = strands.points[:, at].reshape(-1, 3)
         probes.append(places)
         probe_normals.append(_strand_normals(strands, at))
-    transfer = lighting.transfer(np.concatenate(probes), np.concatenate(probe_normals), shadow_scene, shadow_triangles)
+    transfer = lighting.transfer(
+        np.concatenate(probes),
+        np.concatenate(probe_normals),
+        shadow_scene,
+        shadow_triangles,
+        room=figure.ROOM if whole else lighting.PORTRAIT,
+    )
     body_transfer = transfer[: len(posed)]
     open_sky = np.clip(body_transfer[:, 0] / lighting.open_transfer(normals)[:, 0], 0, 1)
     _light_mouth(model, posed, body_transfer)
     worn = props.make_props(model, person, posed, body)
 
     sheet = paint.texture(c, person, seed, scalp)
+    if outfit is not None:
+        sheet = figure.paint(sheet, person, outfit, seed)
     x, y, side = canvas.EYE_PATCH
     n_body, n_props, n_garment = len(c.vertex), len(worn.points), len(garment.first)
-    covered = clothes.height_over_neckline(c.mean, person.garment) < _HIDDEN
-    shown = c.triangles[~covered[c.vertex][c.triangles].all(1)]
+    shown = c.triangles[~worn_clothes.hidden[c.vertex][c.triangles].all(1)]
     faces = [shown, worn.triangles + n_body, garment.triangles + n_body + n_props]
     if strands is not None:
         faces.append(ribbon_quads(*strands.points.shape[:2]) + n_body + n_props + n_garment)
@@ -156,7 +172,7 @@ def make_avatar(model: Anny, person: Person, seed: int) -> Avatar:
         transfer=body_transfer,
         open_sky=open_sky,
         garment=garment,
-        garment_uv=canvas.cloth_uv(garment.lerp(c.mean)),
+        garment_uv=worn_clothes.uv,
         strands=strands,
         strand_transfer=transfer[len(posed) :],
         sheet=sheet,

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from models.parametric.anny import PARTS, Anny
+from models.parametric.anny import JOINTS, PARTS, Anny
 from models.render import raster
 from ops.store.parsing import CLASSES
 
@@ -32,6 +32,8 @@ FLAT = {  # middles of squares of one colour
     "lash": (752, 800),
     "frame": (816, 800),
     "lens": (880, 800),
+    "limb": (560, 1000),
+    "shoe": (624, 1000),
 }
 TEETH = (528, 848, 480, 128)  # x, y, width, height: the upper row from gum to edge, below it the lower one
 
@@ -75,10 +77,12 @@ def sphere_uv(points: np.ndarray) -> np.ndarray:
     return np.stack([u * WIDTH, np.clip(v, 0, 1) * (HEAD_HEIGHT - 1)], axis=-1)
 
 
-def cloth_uv(points: np.ndarray) -> np.ndarray:
-    """(P, 3) rest points of a garment to (P, 2) texels of its patch."""
-    x, y, width, height = CLOTH
-    left, right, low, high = CLOTH_SPAN
+def planar_uv(
+    points: np.ndarray, patch: tuple[int, int, int, int] = CLOTH, span: tuple[float, float, float, float] = CLOTH_SPAN
+) -> np.ndarray:
+    """(P, 3) points at rest to (P, 2) texels of a patch (x, y, width, height) that shows x and y of ``span``."""
+    x, y, width, height = patch
+    left, right, low, high = span
     u = np.clip((points[:, 0] - left) / (right - left), 0.003, 0.997) * width
     v = np.clip((high - points[:, 1]) / (high - low), 0.003, 0.997) * height
     return np.stack([x + u, y + v], axis=1).astype(np.float32)
@@ -88,7 +92,32 @@ def cloth_uv(points: np.ndarray) -> np.ndarray:
 def unwrap(model: Anny) -> Canvas:
     """The unwrapping of a model, made once a process."""
     mean = model.rest(model.mean_identity[None])[0][0].numpy()
-    parts = model.parts.numpy()
+    upper = _unwrap_upper(model, mean[: model.upper_vertices])
+    return upper if model.upper_vertices == len(mean) else _with_limbs(upper, model, mean)
+
+
+def _with_limbs(upper: Canvas, model: Anny, mean: np.ndarray) -> Canvas:
+    """Arms, hands and legs, which have one colour, added to the rest."""
+    faces = model.triangles.numpy()
+    arms = model.skinning_weights[:, [1 + JOINTS.index(f"shoulder_{side}") for side in ("left", "right")]].sum(1) > 0.5
+    plain = arms.numpy()[faces].all(1)
+    plain[model.upper_triangles :] = True
+    vertices, corners = np.unique(faces[plain], return_inverse=True)
+    triangles = np.concatenate([upper.triangles, faces[model.upper_triangles :]])
+    triangles[plain] = corners.reshape(-1, 3) + len(upper.vertex)
+    colour = np.tile(np.array(FLAT["limb"], np.float32), (len(vertices), 1))
+    return replace(
+        upper,
+        vertex=np.concatenate([upper.vertex, vertices]),
+        uv=np.concatenate([upper.uv, colour]),
+        triangles=triangles,
+        mean=mean,
+    )
+
+
+def _unwrap_upper(model: Anny, mean: np.ndarray) -> Canvas:
+    """Head, torso and arms."""
+    parts = model.parts.numpy()[: len(mean)]
     uv = sphere_uv(mean).astype(np.float32)
     eyes, radius = [], 0.0
     for side in ("eye_left", "eye_right"):
@@ -104,7 +133,7 @@ def unwrap(model: Anny) -> Canvas:
     for name in ("eye_socket", "mouth", "tongue"):
         uv[parts == PARTS.index(name)] = FLAT[name]
 
-    vertex, triangles = np.arange(len(mean)), model.triangles.numpy().copy()
+    vertex, triangles = np.arange(len(mean)), model.triangles.numpy()[: model.upper_triangles].copy()
     inner = np.isin(parts, [PARTS.index(name) for name in ("eye_socket", "mouth")])
     skin = ~np.isin(parts, [1, 2, 5])
     # Where the inner surfaces meet the skin, the rim keeps the skin's own unwrapping, so that no colour bleeds.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from models.parametric.anny import Anny
+from ops.studio.canvas import planar_uv, unwrap
 
 # Height of the neckline, world units, behind, at the sides and in front of the mean person; unpublished: our choice.
 _NECKLINES = {
@@ -18,6 +19,7 @@ _NECKLINES = {
     "shirt": (-0.38, -0.41, -0.66),
 }
 _LIFT = 0.020  # world units off the skin
+HIDDEN = -0.06  # world units below the neckline, where skin is covered for certain
 _AXIS_Z = -0.06  # of the neck
 
 
@@ -43,6 +45,20 @@ class Garment:
         return values[self.first] * (1 - share) + values[self.second] * share
 
 
+@dataclass(frozen=True)
+class Dress:
+    """Clothes on the model.
+
+    Attributes:
+        garment: the mesh, C vertices; uv: (C, 2) texels.
+        hidden: (V,) bool, vertices of the body that are covered for certain.
+    """
+
+    garment: Garment
+    uv: np.ndarray
+    hidden: np.ndarray
+
+
 def height_over_neckline(points: np.ndarray, garment: str) -> np.ndarray:
     """(V,) signed height of the mean person's points (V, 3) over the neckline; negative where the garment lies."""
     behind, beside, before = _NECKLINES[garment]
@@ -61,7 +77,22 @@ def cut_garment(model: Anny, garment: str) -> Garment:
     mean = model.rest(model.mean_identity[None])[0][0].numpy()
     height = height_over_neckline(mean, garment)
     height[model.parts.numpy() != 0] = 1.0  # never the inner surfaces of the head
-    triangles = model.triangles.numpy()
+    cut = cut_surface(model.triangles.numpy(), height)
+    at = height[cut.first] * (1 - cut.share) + height[cut.second] * cut.share
+    # A rolled hem at the neckline, then cloth that lies closer.
+    lift = _LIFT * (0.75 + 0.5 * np.exp(-((at + 0.02) ** 2) / 0.0004))
+    return replace(cut, lift=lift.astype(np.float32))
+
+
+def dress(model: Anny, garment: str) -> Dress:
+    """What a portrait shows of somebody's clothes."""
+    mean = unwrap(model).mean
+    cut = cut_garment(model, garment)
+    return Dress(cut, planar_uv(cut.lerp(mean)), height_over_neckline(mean, garment) < HIDDEN)
+
+
+def cut_surface(triangles: np.ndarray, height: np.ndarray) -> Garment:
+    """The part of a mesh (T, 3) whose vertices' ``height`` (V,) is negative, cut along zero; not lifted."""
     below = height[triangles] < 0
     count = below.sum(1)
     first: list[int] = []
@@ -93,7 +124,4 @@ def cut_garment(model: Anny, garment: str) -> Garment:
             ab, ac, bb, cc = vertex(a, b), vertex(a, c), vertex(b, b), vertex(c, c)
             faces.extend([(ab, bb, cc), (ab, cc, ac)])
     indices = np.array(first), np.array(second), np.array(share)
-    at = height[indices[0]] * (1 - indices[2]) + height[indices[1]] * indices[2]
-    # A rolled hem at the neckline, then cloth that lies closer.
-    lift = _LIFT * (0.75 + 0.5 * np.exp(-((at + 0.02) ** 2) / 0.0004))
-    return Garment(*indices, lift.astype(np.float32), np.array(faces, dtype=np.int64))
+    return Garment(*indices, np.zeros(len(first), np.float32), np.array(faces, dtype=np.int64))

@@ -25,11 +25,14 @@ from ops.studio.params import RUBBISH, RubbishShares, StudioParams
 from ops.studio.people import draw_person, stream
 from ops.studio.render import Shot, photograph
 from ops.studio.scene import View, draw_background, draw_view
+from ops.studio.standing import draw_figure
 from ops.studio.truth import NUMBERS, truth_of, uv_map
 
 __all__ = ["RubbishShares", "StudioParams", "StudioPicture", "picture_count", "plan", "render_pictures"]
 
 _WIDE_NUMBERS = 10_000_000  # where the numbers of the wide views begin
+_NUMBERED = {"portrait_wide": _WIDE_NUMBERS, "full_body": 2 * _WIDE_NUMBERS}
+_FIGURE_VIEWS = 2  # full bodies of a person, before the next one's come
 _AVATARS_KEPT = 3  # pictures of one identity come one after the other; a few MB each
 
 
@@ -37,7 +40,7 @@ _AVATARS_KEPT = 3  # pictures of one identity come one after the other; a few MB
 class Item:
     """A line of the plan: what picture to make."""
 
-    kind: str  # "portrait", "portrait_wide", one of RUBBISH, or "clip"
+    kind: str  # "portrait", "portrait_wide", one of RUBBISH, "clip" or "full_body"
     identity: int
     view: int
 
@@ -64,7 +67,7 @@ class StudioPicture:
 
 @lru_cache(maxsize=8)
 def plan(params: StudioParams) -> tuple[Item, ...]:
-    """All pictures in order: identity by identity, portraits and then the share of the rubbish; clips at the end."""
+    """All pictures in order: identity by identity, portraits and then the share of the rubbish; clips; whole people."""
     portraits = params.people * params.views
     extra: list[list[Item]] = [[] for _ in range(params.people)]
     rng = stream(params.seed, 20)
@@ -79,6 +82,8 @@ def plan(params: StudioParams) -> tuple[Item, ...]:
         items.extend(Item("portrait_wide", identity, view) for view in range(params.wide))
         items.extend(extra[identity])
     items.extend(Item("clip", number % params.people, number) for number in range(params.clips))
+    figures = range(params.full_body)
+    items.extend(Item("full_body", number // _FIGURE_VIEWS % params.people, number) for number in figures)
     return tuple(items)
 
 
@@ -107,16 +112,17 @@ class Studio:
     def __init__(self, params: StudioParams) -> None:
         self.params = params
         self.model: Anny = shared_model()
-        self._avatars: dict[int, Avatar] = {}
+        self._avatars: dict[tuple[int, bool], Avatar] = {}
 
-    def avatar(self, identity: int) -> Avatar:
-        """The person, made on first use."""
-        if identity not in self._avatars:
+    def avatar(self, identity: int, *, whole: bool = False) -> Avatar:
+        """The person, made on first use; ``whole``: from head to foot."""
+        key = identity, whole
+        if key not in self._avatars:
             while len(self._avatars) >= _AVATARS_KEPT:
                 self._avatars.pop(next(iter(self._avatars)))
-            person = draw_person(self.params.seed, identity, self.model)
-            self._avatars[identity] = make_avatar(self.model, person, self.params.seed)
-        return self._avatars[identity]
+            model = shared_model(whole)
+            self._avatars[key] = make_avatar(model, draw_person(self.params.seed, identity, model), self.params.seed)
+        return self._avatars[key]
 
     def shot(self, identity: int, number: int, *, wide: bool = False) -> tuple[View, Shot]:
         """A portrait and its view: of the head, or head and shoulders."""
@@ -136,8 +142,8 @@ class Studio:
             return self._clip(index, item)
         # Duplicates repeat a portrait's bytes, so they are encoded with that portrait's stream.
         original = None
-        if item.kind in ("portrait", "portrait_wide", "duplicate", "near_duplicate"):
-            number = item.view + (_WIDE_NUMBERS if item.kind == "portrait_wide" else 0)
+        if item.kind in ("portrait", "portrait_wide", "full_body", "duplicate", "near_duplicate"):
+            number = item.view + _NUMBERED.get(item.kind, 0)
             original = stream(self.params.seed, 31, item.identity, number)
         truth: dict[str, Any] = {"kind": item.kind, "identity": item.identity, **_NOTHING}
         if item.kind == "no_person":
@@ -147,11 +153,17 @@ class Studio:
             picture = self._group(item, rng)
             truth["identity"] = -1
         else:
-            view, shot = self.shot(item.identity, item.view, wide=item.kind == "portrait_wide")
+            whole = item.kind == "full_body"
+            model, avatar = shared_model(whole), self.avatar(item.identity, whole=whole)
+            if whole:
+                view = draw_figure(self.params, model, avatar, item.view)
+                shot = photograph(model, avatar, view)
+            else:
+                view, shot = self.shot(item.identity, item.view, wide=item.kind == "portrait_wide")
             picture = shot.picture
-            truth.update(truth_of(self.model, self.avatar(item.identity), view, shot))
+            truth.update(truth_of(model, avatar, view, shot))
             truth.update({name: getattr(shot, name) for name in _PICTURES})
-            truth["uv"] = uv_map(self.model, view, shot) if self.params.uv else None
+            truth["uv"] = uv_map(model, view, shot) if self.params.uv else None
         if original is not None:
             picture = rubbish.sensor_noise(picture, original)
             data, extension = rubbish.encode(picture, original, self.params)
@@ -214,7 +226,7 @@ _PICTURES = ("mask", "parsing", "depth")
 _NOTHING: dict[str, Any] = dict.fromkeys((*NUMBERS, *_PICTURES, "uv"))
 
 
-@lru_cache(maxsize=1)
-def shared_model() -> Anny:
-    """The model, loaded once a process."""
-    return load_anny()
+@lru_cache(maxsize=2)
+def shared_model(whole: bool = False) -> Anny:
+    """The model, loaded once a process; ``whole``: with hands and legs."""
+    return load_anny(whole=whole)

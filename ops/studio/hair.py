@@ -166,6 +166,9 @@ def _resampled(strands: Strands, count: int) -> Strands:
     return Strands(between(strands.points), between(strands.half_width), strands.tint, between(strands.share))
 
 
+_NECK = 0.42  # world units from the middle, within which head and neck lie
+
+
 class Body:
     """Distance maps of head and torso for collisions.
 
@@ -182,7 +185,8 @@ class Body:
     ) -> None:
         coarse = (slice(None, None, 4), slice(None, None, 4))
         surface = np.einsum("hwk,hwkc->hwc", canvas.weight[coarse], rest[canvas.corner[coarse]])
-        self.radius = np.linalg.norm(surface, axis=-1)
+        # Shoulders and arms are left to the maps: pushed away from the head, hair would stand off along them.
+        self.radius = np.where(np.abs(surface[..., 0]) < _NECK, np.linalg.norm(surface, axis=-1), 0)
         self.front, self.back, self.extent, self.centre_y = front, back, extent, centre_y
 
     def push_out(self, points: np.ndarray, gap: np.ndarray) -> np.ndarray:

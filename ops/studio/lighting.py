@@ -8,16 +8,25 @@ shadows.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 DIRECTIONS = 32  # depth maps; unpublished: our choice
-_MAP = 128  # pixels of a depth map
-_EXTENT = 3.3  # world units across: head and shoulders with the upper arms
-_CENTRE = np.array([0.0, -0.35, 0.0], np.float32)
-_TO_MAP = np.array([_MAP / _EXTENT, _MAP / _EXTENT, 1.0], np.float32)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the depth maps cover: ``extent`` world units across about ``centre``, in ``side`` pixels."""
+
+    extent: float = 3.3  # head and shoulders with the upper arms
+    centre: tuple[float, float, float] = (0.0, -0.35, 0.0)
+    side: int = 128
+
+
+PORTRAIT = Room()
 _BIAS = 0.03  # world units by which a surface must lie behind another to be in its shadow
 
 
@@ -50,7 +59,12 @@ def sphere_directions(count: int) -> np.ndarray:
 
 
 def transfer(
-    points: np.ndarray, normals: np.ndarray, scene: np.ndarray, triangles: np.ndarray, directions: int = DIRECTIONS
+    points: np.ndarray,
+    normals: np.ndarray,
+    scene: np.ndarray,
+    triangles: np.ndarray,
+    directions: int = DIRECTIONS,
+    room: Room = PORTRAIT,
 ) -> np.ndarray:
     """(P, 9) transfer vectors of surface points with unit normals, shadowed by a scene of triangles.
 
@@ -68,14 +82,16 @@ def transfer(
     ]
     gathered: Any = wp.array(result, dtype=float, device="cpu", copy=False)
     faces = torch.from_numpy(triangles.astype(np.int32))
+    to_pixels = np.array([room.side / room.extent, room.side / room.extent, 1.0], np.float32)
+    centre = np.array(room.centre, np.float32)
     for direction in sphere_directions(directions):
         side = np.cross([0.0, 1.0, 0.0] if abs(direction[1]) < 0.9 else [1.0, 0.0, 0.0], direction)
         side /= np.linalg.norm(side)
         frame = np.stack([side, np.cross(direction, side), -direction], axis=1).astype(np.float32)
-        offset = np.array([_MAP / 2, _MAP / 2, 0], np.float32) - (_CENTRE @ frame) * _TO_MAP
-        screen = (scene @ frame) * _TO_MAP + offset
-        buffer = raster_warp.z_buffer(torch.from_numpy(screen)[None], faces, _MAP, _MAP, None)
-        to_map = wp.mat33(*(frame * _TO_MAP).T.reshape(-1).tolist())
+        offset = np.array([room.side / 2, room.side / 2, 0], np.float32) - (centre @ frame) * to_pixels
+        screen = (scene @ frame) * to_pixels + offset
+        buffer = raster_warp.z_buffer(torch.from_numpy(screen)[None], faces, room.side, room.side, None)
+        to_map = wp.mat33(*(frame * to_pixels).T.reshape(-1).tolist())
         weights = harmonics(direction) * np.float32(4.0 / directions)
         wp.launch(
             shade.gather_light,

@@ -61,7 +61,8 @@ def texture(c: Canvas, person: Person, seed: int, scalp: np.ndarray) -> np.ndarr
     x, y, width, height = TEETH
     sheet[y : y + height, x : x + width] = _teeth(rng, width, height)
     x, y, width, height = CLOTH
-    sheet[y : y + height, x : x + width] = _cloth(person, rng)
+    colours = person.cloth, person.cloth_second
+    sheet[y : y + height, x : x + width] = cloth(rng, (height, width), colours, person.pattern)
     return np.maximum(sheet, 0.003, out=sheet)
 
 
@@ -82,22 +83,28 @@ def _paint_skin(skin: np.ndarray, c: Canvas, person: Person, rng: np.random.Gene
         skin *= 1 - 0.45 * spots[..., None] * np.array([0.5, 0.8, 1.0], np.float32)
 
 
-def _cloth(person: Person, rng: np.random.Generator) -> np.ndarray:
-    """The garment's patch: its pattern, a weave and broad folds."""
-    _, _, width, height = CLOTH
-    x = np.arange(width, dtype=np.float32)[None]
-    y = np.arange(height, dtype=np.float32)[:, None]
+def cloth(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    colours: tuple[np.ndarray, np.ndarray],
+    pattern: str,
+    scale: float = 1.0,
+) -> np.ndarray:
+    """(height, width, 3) of a garment: a pattern of two colours, a weave and broad folds; ``scale`` of the pattern."""
+    height, width = size
+    x = np.arange(width, dtype=np.float32)[None] / np.float32(scale)
+    y = np.arange(height, dtype=np.float32)[:, None] / np.float32(scale)
     share = np.zeros((height, width), np.float32)
     period = rng.integers(24, 70)
-    if person.pattern == "stripes":
+    if pattern == "stripes":
         share += np.mod(y, period) < period * rng.uniform(0.3, 0.6)
-    elif person.pattern == "checks":
+    elif pattern == "checks":
         share += 0.5 * (np.mod(y, period) < period / 2) + 0.5 * (np.mod(x, period) < period / 2)
     shade = 1 + 0.05 * rng.standard_normal((height, width), dtype=np.float32)
-    if person.pattern == "knit":
+    if pattern == "knit":
         shade *= 1 + 0.16 * np.sin(x * 0.9) * np.sin(y * 0.55 + 1.2 * np.sin(x * 0.9))
     shade *= 1 + 0.10 * smooth_noise(rng, height, width, 9) + 0.05 * smooth_noise(rng, height, width, 26)
-    first, second = person.cloth.astype(np.float32), person.cloth_second.astype(np.float32)
+    first, second = (colour.astype(np.float32) for colour in colours)
     return (first + (second - first) * share[..., None]) * shade[..., None]
 
 

@@ -40,7 +40,7 @@ class RubbishShares(Params):
 
 
 class StudioParams(Params):
-    """What the studio renders: ``people`` identities, ``views`` and ``wide`` portraits of each, rubbish, and clips."""
+    """What the studio renders: ``people`` identities, portraits of each, rubbish, clips, and whole bodies."""
 
     people: int = Field(default=1000, ge=1)  # unpublished: our choice
     views: int = Field(default=10, ge=0)  # unpublished: our choice
@@ -68,8 +68,13 @@ class StudioParams(Params):
     clip_size: int = Field(default=512, ge=64, le=4096, multiple_of=2)  # pixels; as the pictures
     clip_azimuth_spread: float = Field(default=16.0, ge=0)  # degrees, standard deviation; unpublished: our choice
 
+    full_body: int = Field(default=0, ge=0)  # pictures of whole people, from head to foot; unpublished: our choice
+    full_body_size: int = Field(default=1024, ge=64, le=4096)  # pixels: the face is an eighth of it; our choice
+    full_body_margin_min: float = Field(default=1.06, ge=1)  # side over the person's height; unpublished: our choice
+    full_body_margin_max: float = Field(default=1.22, ge=1)  # unpublished: our choice
+
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not self.views + self.wide + self.clips:
-            raise ValueError("a studio source needs views, wide pictures or clips")
+        if not self.views + self.wide + self.clips + self.full_body:
+            raise ValueError("a studio source needs views, wide or full-body pictures, or clips")
         return self
