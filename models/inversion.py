@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from models import fir
 from models.avatar import AvatarGenerator, AvatarOutput, Features, SurfaceMap
+from models.avatar_mesh import AvatarMesh
 from models.config import Config
 from models.encoders import LatentConfig, LatentEncoder, Memories, TextureEncoder, TriplaneEncoder, UNet, UNetConfig
 from models.irse import BodyFeatures
@@ -64,6 +65,17 @@ class Frame(NamedTuple):
     surface: SurfaceMap
     unwrap: Unwrap
     mask: Tensor | None = None
+
+
+def posed_frame(
+    mesh: AvatarMesh, image: Tensor, identity: Tensor, expression: Tensor, label: Tensor, mask: Tensor | None = None
+) -> Frame:
+    """Pictures (N, 3, R, R) and what was fitted to them: codes of the mesh, and cameras (N, 25) in the head's frame."""
+
+    def unwrap(picture: Tensor) -> tuple[Tensor, Tensor]:
+        return mesh.unwrap(picture, identity, expression, label, mesh.config.plane_resolution)
+
+    return Frame(image, label, mesh.surface(identity, expression), unwrap, mask)
 
 
 class Canonical(NamedTuple):
