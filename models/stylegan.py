@@ -5,7 +5,8 @@ and scaled when used, so that Adam's step is the same for all layers; ``lr_multi
 
 The modulated convolution has two forms that compute the same numbers. *Apart*: scale the input, convolve, scale the
 output; one dense convolution for the batch, used in training. *Fused*: scale the weights once; used for a single
-picture in inference, where it saves two passes over the feature map.
+picture in inference, where it saves two passes over the feature map. Inference also keeps maps channels last, which
+processors convolve faster, and passes over large maps in place.
 """
 
 from __future__ import annotations
@@ -135,7 +136,9 @@ class EqualConv2d(nn.Module):
         return bias_act(x, self.bias, self.linear, gain, self.clamp)
 
 
-def modulated_conv(x: Tensor, weight: Tensor, style: Tensor, up: bool, demodulate: bool, fused: bool) -> Tensor:
+def modulated_conv(
+    x: Tensor, weight: Tensor, style: Tensor, up: bool, demodulate: bool, fused: bool, gain: float = 1.0
+) -> Tensor:
     """Convolve each sample with weights scaled per input channel by its own style (StyleGAN2, equations 1 and 3).
 
     Args:
@@ -145,6 +148,7 @@ def modulated_conv(x: Tensor, weight: Tensor, style: Tensor, up: bool, demodulat
         up: double the size: transposed convolution, then the low-pass filter.
         demodulate: divide by the norm of the scaled weights per output channel.
         fused: scale the weights of a batch of one, instead of the input and the output.
+        gain: of the output; it costs nothing where that is demodulated.
 
     Returns:
         (N, O, H, W), or twice that size.
@@ -160,7 +164,9 @@ def modulated_conv(x: Tensor, weight: Tensor, style: Tensor, up: bool, demodulat
     scale = None
     if demodulate:
         energy = style.square() @ weight.square().sum(dim=(2, 3)).t()  # (N, O): no per-sample weights are needed
-        scale = (energy + 1e-8).rsqrt()
+        scale = (energy + 1e-8).rsqrt() * gain
+    elif gain != 1.0:
+        weight = weight * gain
     if fused:
         weight = weight * style.view(1, -1, 1, 1)
         weight = weight if scale is None else weight * scale.view(-1, 1, 1, 1)
@@ -175,6 +181,17 @@ def modulated_conv(x: Tensor, weight: Tensor, style: Tensor, up: bool, demodulat
     if not fused and scale is not None:
         x = x * scale.to(x.dtype)[:, :, None, None]
     return x
+
+
+def _alone(module: nn.Module, x: Tensor) -> bool:
+    """Whether weights may be fused with the style: a single picture, in inference."""
+    return not module.training and not torch.is_grad_enabled() and x.shape[0] == 1
+
+
+def _add(x: Tensor, y: Tensor) -> Tensor:
+    """x + y in the dtype of x; without gradients x is overwritten, which saves a large map."""
+    y = y.to(x.dtype)
+    return x + y if torch.is_grad_enabled() else x.add_(y)
 
 
 class StyledConv(nn.Module):
@@ -195,14 +212,18 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise = "random", gain: float = 1.0) -> Tensor:
         """(N, inputs, H, W) features and (N, w_size) styles to (N, outputs, H, W), or twice that size if ``up``."""
-        fused = not self.training and not torch.is_grad_enabled() and x.shape[0] == 1
-        x = modulated_conv(x, self.weight * self.weight_gain, self.affine(w), self.up, demodulate=True, fused=fused)
+        bound = self.clamp * gain if self.clamp is not None and x.dtype == torch.float16 else None
+        gain = gain * LRELU_GAIN  # where it costs nothing: a leaky ReLU of g x is g times that of x
+        weight, style = self.weight * self.weight_gain, self.affine(w)
+        x = modulated_conv(x, weight, style, self.up, demodulate=True, fused=_alone(self, x), gain=gain)
         if noise == "random":
             grain = torch.randn(x.shape[0], 1, *x.shape[2:], device=x.device, dtype=self.noise.dtype)
-            x = x + (grain * self.noise_strength).to(x.dtype)
+            x = _add(x, grain * (self.noise_strength * gain))
         elif noise == "const":
-            x = x + (self.noise * self.noise_strength).to(x.dtype)
-        return bias_act(x, self.bias, gain=gain, clamp=self.clamp if x.dtype == torch.float16 else None)
+            x = _add(x, self.noise * (self.noise_strength * gain))
+        x = _add(x, self.bias[:, None, None] * gain)
+        x = F.leaky_relu(x, LRELU_SLOPE, inplace=not torch.is_grad_enabled())
+        return x if bound is None else x.clamp(-bound, bound)
 
 
 class ToImage(nn.Module):
@@ -227,7 +248,7 @@ class ToImage(nn.Module):
         bias: Tensor = self.bias
         if project is not None:
             weight, bias = (project @ weight.flatten(1))[:, :, None, None], project @ bias
-        x = modulated_conv(x, weight, style, up=False, demodulate=False, fused=False)
+        x = modulated_conv(x, weight, style, up=False, demodulate=False, fused=_alone(self, x))
         return bias_act(x, bias, linear=True, clamp=self.clamp if x.dtype == torch.float16 else None)
 
 
@@ -283,7 +304,7 @@ class SynthesisBlock(nn.Module):
         convolutions: the channel-split spatial feature transform (Wang et al. 2021, GFP-GAN).
         """
         dtype = working_dtype(self.precision, self.conv1.weight)
-        memory = torch.channels_last if dtype.itemsize == 2 else torch.contiguous_format
+        memory = torch.channels_last if dtype.itemsize == 2 or not torch.is_grad_enabled() else torch.contiguous_format
         if self.constant is not None:
             x = self.constant.to(dtype).expand(styles[0].shape[0], -1, -1, -1)
         if x is None:
@@ -298,7 +319,7 @@ class SynthesisBlock(nn.Module):
         x = self.conv1(x, styles[-2], noise)
         out = self.to_image(x, styles[-1], project).to(self.conv1.weight.dtype)
         if image is not None:
-            out = out + (fir.double(image) if self.up else image)
+            out = _add(out, fir.double(image) if self.up else image)
         return x, out.contiguous()
 
 

@@ -14,6 +14,7 @@ from models.stylegan import (
     MappingConfig,
     StyledConv,
     Synthesis,
+    SynthesisBlock,
     SynthesisConfig,
     modulated_conv,
 )
@@ -69,6 +70,23 @@ def test_inference_of_one_picture_equals_training_form():
     layer.eval()
     with torch.no_grad():
         torch.testing.assert_close(layer(x, w, noise="const"), trained)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_inference_gives_the_numbers_of_training_and_leaves_its_input(count):
+    torch.manual_seed(4)
+    block = SynthesisBlock(4, 6, 3, 8, 16).eval()
+    for layer in (block.conv0, block.conv1):
+        torch.nn.init.normal_(layer.bias)
+        torch.nn.init.constant_(layer.noise_strength, 0.3)
+    torch.nn.init.normal_(block.to_image.bias)
+    inputs = torch.randn(count, 4, 8, 8), torch.randn(count, 3, 8, 8)
+    kept, styles = [x.clone() for x in inputs], [torch.randn(count, 8) for _ in range(3)]
+    learned = block(*inputs, styles, noise="const")
+    with torch.no_grad():
+        shown = block(*inputs, styles, noise="const")
+    torch.testing.assert_close(shown, learned)
+    assert all(map(torch.equal, inputs, kept))
 
 
 def test_layers_keep_the_variance():
