@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ops.apply.avatar_commands import add_to as add_avatar_commands
 from ops.apply.commands import add_to as add_apply_commands
 from ops.compare.commands import add_to as add_compare_command
 from ops.evaluate.commands import add_to as add_evaluate_command
@@ -237,6 +238,7 @@ def parser() -> argparse.ArgumentParser:
     plan.set_defaults(run=_plan)
 
     add_apply_commands(commands)
+    add_avatar_commands(commands)
     add_operating_commands(commands)
     add_evaluate_command(commands)
     add_compare_command(commands)

@@ -41,6 +41,18 @@ def turntable(frames: int, elevation: float = 0.0, radius: float = camera.FFHQ_R
     return torch.cat([orbit(360 * i / frames, elevation, radius) for i in range(frames)])
 
 
+def swing(frames: int, degrees: float, elevation: float = 0.0, radius: float = camera.FFHQ_RADIUS) -> Tensor:
+    """(frames, 25): from the front to the subject's left, to the right and back; the last frame leads to the first.
+
+    Raises:
+        LineamentError: fewer than one frame.
+    """
+    if frames < 1:
+        raise LineamentError(f"a video needs at least 1 frame, not {frames}.")
+    turns = [degrees * math.sin(2 * math.pi * i / frames) for i in range(frames)]
+    return torch.cat([orbit(turn, elevation, radius) for turn in turns])
+
+
 @dataclass(frozen=True)
 class Key:
     """A camera at a frame: angles in degrees, radius in world units."""

@@ -26,7 +26,7 @@ def add_to(commands: Parsers) -> None:
     _truncation(sample)
     _show(sample, ["picture"])
 
-    video = _command(commands, "video", "an mp4 of one head: a turntable, or a path through key frames")
+    video = _command(commands, "video", "an mp4 of one head or avatar: a turntable, or a path through key frames")
     video.add_argument("out", type=Path, help="name of the video, .mp4")
     video.add_argument("--seed", type=int, help=_SEED)
     video.add_argument("--frames", type=int, default=120, help="of a turntable (default: %(default)s)")
@@ -116,11 +116,12 @@ def _command(
     command.add_argument("checkpoint", type=Path, help=f"folder of a published {system} generator")
     command.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     function = name.replace("-", "_")
-    command.set_defaults(run=_lazily(f"ops.apply.{function}", function))
+    command.set_defaults(run=lazily(f"ops.apply.{function}", function))
     return command
 
 
-def _lazily(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+def lazily(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    """A command that is imported when it runs."""
     return lambda arguments: getattr(importlib.import_module(module), function)(arguments)
 
 

@@ -13,6 +13,7 @@ from skimage.measure import marching_cubes
 
 from models.headcache import HeadCache
 from ops.apply.heads import Heads
+from ops.apply.saved_avatars import Posed, is_avatar, load_avatar
 from ops.runtime.errors import LineamentError
 from ops.runtime.progress import Reporter
 from ops.runtime.publish import publish
@@ -22,7 +23,7 @@ _POINTS = 1 << 17  # measured at a time
 
 
 @torch.no_grad()
-def density_volume(cache: HeadCache, resolution: int, reporter: Reporter | None = None) -> np.ndarray:
+def density_volume(cache: HeadCache | Posed, resolution: int, reporter: Reporter | None = None) -> np.ndarray:
     """(R, R, R) float32 raw densities at the centres of the planes' cube, indexed [x, y, z]."""
     axis = torch.from_numpy(_axis(resolution, cache.net.config.box)).to(cache.ws)
     parts = torch.cartesian_prod(axis, axis, axis).split(_POINTS)
@@ -32,7 +33,7 @@ def density_volume(cache: HeadCache, resolution: int, reporter: Reporter | None 
 
 
 @torch.no_grad()
-def surface(cache: HeadCache, density: np.ndarray, level: float, largest: bool = False) -> trimesh.Trimesh:
+def surface(cache: HeadCache | Posed, density: np.ndarray, level: float, largest: bool = False) -> trimesh.Trimesh:
     """The surface where the raw density is ``level``, in world units, closed at the cube's sides, with vertex colours.
 
     Args:
@@ -65,12 +66,13 @@ def surface(cache: HeadCache, density: np.ndarray, level: float, largest: bool =
 
 
 @torch.no_grad()
-def colours(cache: HeadCache, points: np.ndarray) -> np.ndarray:
+def colours(cache: HeadCache | Posed, points: np.ndarray) -> np.ndarray:
     """(P, 3) uint8 colours of world points (P, 3), as an opaque surface there would show before super-resolution."""
-    net, found = cache.net, []
+    found = []
+    to_raw = None if isinstance(cache, Posed) else cache.net.to_raw
     for part in torch.from_numpy(points.astype(np.float32)).to(cache.ws).split(_POINTS):
         feature = cache.field(part[None])[0].transpose(1, 2).unsqueeze(-1)  # (1, C, P, 1)
-        shown = feature[:, :3] * 2 - 1 if net.to_raw is None else net.to_raw(feature, cache.ws[:, -1])
+        shown = feature[:, :3] * 2 - 1 if to_raw is None else to_raw(feature, cache.ws[:, -1])
         found.append(((shown[0, :3, :, 0].T + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy())
     return np.concatenate(found)
 
@@ -96,18 +98,22 @@ def save_volume(density: np.ndarray, box: float, out: Path) -> None:
 
 
 def mesh(arguments: argparse.Namespace) -> int:
-    """``lineament mesh``: meshes and volumes of one identity, one file a name given."""
+    """``lineament mesh``: meshes and volumes of one identity or avatar, one file a name given."""
     outs: list[Path] = arguments.out
     wrong = [str(out) for out in outs if out.suffix not in (*FORMATS, ".npz")]
     if wrong:
         raise LineamentError(f"{', '.join(wrong)}: write {', '.join(FORMATS)} for a mesh, .npz for the density.")
-    heads = Heads(arguments.checkpoint, arguments.device)
-    cache = heads.cache(heads.identity(arguments.seed, arguments.truncation, arguments.cutoff), False)
+    cache: HeadCache | Posed
+    if is_avatar(arguments.checkpoint):
+        cache = load_avatar(arguments.checkpoint, device=arguments.device).neutral()
+    else:
+        heads = Heads(arguments.checkpoint, arguments.device)
+        cache = heads.cache(heads.identity(arguments.seed, arguments.truncation, arguments.cutoff), False)
     density = density_volume(cache, arguments.resolution, Reporter("mesh"))
     made = None
     for out in outs:
         if out.suffix == ".npz":
-            save_volume(density, heads.config.box, out)
+            save_volume(density, cache.net.config.box, out)
             print(f"{out}: density from {density.min():.3g} to {density.max():.3g}")
             continue
         made = surface(cache, density, arguments.level, arguments.largest) if made is None else made

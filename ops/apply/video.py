@@ -9,20 +9,35 @@ from pathlib import Path
 from torch import Tensor
 
 from models.headcache import HeadCache
-from ops.apply.cameras import key_of, path, turntable
+from ops.apply.cameras import key_of, path, swing, turntable
 from ops.apply.heads import Heads
 from ops.apply.pictures import Film, panels
+from ops.apply.saved_avatars import Avatar, Posed, is_avatar, load_avatar
 from ops.runtime.progress import Reporter
+
+SWING = 40.0  # degrees to either side: avatars of faces have no back of the head; unpublished: our choice
 
 
 def video(arguments: argparse.Namespace) -> int:
-    """``lineament video``: an mp4 of one identity."""
+    """``lineament video``: an mp4 of one identity, or of an avatar with a neutral face."""
+    if is_avatar(arguments.checkpoint):
+        return _video_of_avatar(arguments)
     heads = Heads(arguments.checkpoint, arguments.device)
     labels = camera_path(arguments)
     ws = heads.identity(arguments.seed, arguments.truncation, arguments.cutoff)
     cache = heads.cache(ws, occupancy=not arguments.every_sample)
     frames = Reporter("video").progress(labels.split(1), unit="frame")
     film(heads, cache, frames, arguments.out, arguments.show, arguments.side, arguments.rate)
+    print(f"{len(labels)} frames in {arguments.out}")
+    return 0
+
+
+def _video_of_avatar(arguments: argparse.Namespace) -> int:
+    avatar = load_avatar(arguments.checkpoint, device=arguments.device)
+    labels = camera_path(arguments) if arguments.keys else swing(arguments.frames, SWING, arguments.elevation)
+    show = [name for name in arguments.show if name != "parsing"]
+    frames = Reporter("video").progress(labels.split(1), unit="frame")
+    film(avatar, avatar.neutral(), frames, arguments.out, show, arguments.side, arguments.rate)
     print(f"{len(labels)} frames in {arguments.out}")
     return 0
 
@@ -35,8 +50,8 @@ def camera_path(arguments: argparse.Namespace) -> Tensor:
 
 
 def film(
-    heads: Heads,
-    cache: HeadCache,
+    heads: Heads | Avatar,
+    cache: HeadCache | Posed,
     labels: Iterable[Tensor],
     out: Path,
     show: Sequence[str],
@@ -46,8 +61,8 @@ def film(
     """Write a video of one prepared identity.
 
     Args:
-        heads: its generator.
-        cache: the identity.
+        heads: its generator, or the avatar.
+        cache: the identity, or the avatar with an expression.
         labels: one (1, 25) camera a frame.
         out: an ``.mp4``.
         show: which pictures stand side by side, see ops.apply.pictures.PANELS.
