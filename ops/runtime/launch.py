@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 LAUNCH_VARIABLE = "LINEAMENT_LAUNCH"
+HELD_VARIABLE = "LINEAMENT_GPUS_HELD"  # the GPUs that whoever started this process holds for it (ops/runtime/gpus.py)
 
 
 def is_first() -> bool:
@@ -26,8 +27,11 @@ def running_module() -> str:
     return spec.name.removesuffix(".__main__") if spec is not None else ""
 
 
-def launched(module: str, arguments: Sequence[str]) -> int | None:
+def launched(module: str, arguments: Sequence[str], locks: Sequence[int] = ()) -> int | None:
     """Run ``python -m module arguments`` under the launcher that the environment names, and wait for it.
+
+    Args:
+        locks: file descriptors of locks that it shall hold too, should this process be killed.
 
     Returns:
         its exit code; None where no launcher is named, this process is one that it started, or there is no module.
@@ -36,8 +40,9 @@ def launched(module: str, arguments: Sequence[str]) -> int | None:
     if not launcher or not module:
         return None
     inner = {name: value for name, value in os.environ.items() if name != LAUNCH_VARIABLE}
+    inner.setdefault(HELD_VARIABLE, "elsewhere")
     command = [sys.executable, "-m", *shlex.split(launcher), "-m", module, *arguments]
-    process = subprocess.Popen(command, env=inner)
+    process = subprocess.Popen(command, env=inner, pass_fds=locks)
     while True:
         try:
             return process.wait()

@@ -29,6 +29,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from ops.runtime import gpus
 from ops.runtime.errors import LineamentError
 from ops.runtime.launch import is_first, launched, running_module
 from ops.runtime.params import Params, load_params
@@ -127,12 +128,12 @@ def stage(name: str, params: type[P]) -> Callable[[Callable[..., None]], Callabl
 
     def decorate(body: Callable[..., None]) -> Callable[..., int]:
         def main(argv: Sequence[str] | None = None) -> int:
-            code = launched(running_module(), sys.argv[1:]) if argv is None else None
-            if code is not None:
-                return code
-            paths, options, parser = _command_line(name, params, body)
-            arguments = parser.parse_args(argv)
-            return _run(name, params, body, arguments, paths, options)
+            def run() -> int:
+                paths, options, parser = _command_line(name, params, body)
+                arguments = parser.parse_args(argv)
+                return _run(name, params, body, arguments, paths, options)
+
+            return run() if argv is not None else _with_gpus(name, run)
 
         main.body = body  # type: ignore[attr-defined]
         main.params = params  # type: ignore[attr-defined]
@@ -140,6 +141,20 @@ def stage(name: str, params: type[P]) -> Callable[[Callable[..., None]], Callabl
         return main
 
     return decorate
+
+
+def _with_gpus(name: str, run: Callable[[], int]) -> int:
+    """Run a command, under the launcher that is asked for, once it holds the GPUs that it takes."""
+    try:
+        with gpus.held(gpus.wanted(name), lambda text: print(f"[{name}] {text}", file=sys.stderr)) as locks:
+            code = launched(running_module(), sys.argv[1:], locks)
+            return run() if code is None else code
+    except LineamentError as error:
+        print(f"error in {name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted before it began.", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _command_line(
