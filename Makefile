@@ -28,7 +28,7 @@ test: $(READY)  ## run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 ui: $(READY)  ## open the Dagster UI on http://127.0.0.1:3000
-	@mkdir -p $(DAGSTER_HOME) && cp dagster.yaml $(DAGSTER_HOME)/
+	@$(BIN)/lineament instance
 	$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port 3000
 
 bench: $(READY)  ## run the benchmarks: a table, and metrics/bench.json

@@ -28,11 +28,11 @@ from dagster_pipes import PIPES_PROTOCOL_VERSION, PipesFileMessageWriterChannel
 
 from assets.kubernetes import run_in_pod
 from assets.launchers import Kubernetes, Launcher, launcher_of
-from assets.locks import drop_dead_locks
 from assets.metadata import describe
 from assets.state import RECORD, Journal
 from ops.dag import Unit
 from ops.ledger import needs_dvc
+from ops.locks import drop_dead_locks
 from ops.versioning import BUSY, DVC, LONGEST_PAUSE, changed_deps, dvc_status, environment
 
 # Dagster's own reader of messages uses a part of Dagster that is marked as a preview, and warns of it at each step.

@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 
 from assets.launchers import Kubernetes
-from assets.locks import away
 from ops.dag import Unit
+from ops.locks import away
 from ops.versioning import QUIET, dvc_status
 
 LOST = re.compile(r"\b(Evicted|Preempt\w*|NodeLost|unexpectedly killed)\b")  # the cluster's doing, not the stage's

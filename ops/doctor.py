@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from ops import instance
 from ops.dag import PARAMS_FILE, Dag, load_yaml
+from ops.locks import is_locked
 from ops.runtime import preflight, weights
 from ops.runtime.errors import LineamentError
 
@@ -160,11 +162,9 @@ def _dvc(root: Path) -> Iterator[Finding]:
         yield Finding("note", "remote", "none: data are on this machine alone", "dvc remote add -d NAME URL; dvc push")
     for name, url in remotes.items():
         yield _remote(root, name, url, name == default)
-    lock = root / ".dvc/tmp/rwlock"
-    if lock.is_file() and lock.read_text().strip() not in ("", "{}"):
-        yield Finding(
-            "note", "locks", "DVC is at work, or a killed run left its lock", "wait; Dagster drops dead locks"
-        )
+    if is_locked(root):
+        remedy = "wait, or `lineament unlock`: it drops the locks of the dead, as Dagster does by itself"
+        yield Finding("note", "locks", "DVC is at work, or a killed run left its lock", remedy)
 
 
 def _remote(root: Path, name: str, url: str, default: bool) -> Finding:
@@ -190,8 +190,9 @@ def _dagster(root: Path) -> Iterator[Finding]:
     config = load_yaml(file)
     storage = next(iter(config.get("storage") or {"sqlite": None}))
     yield Finding("ok", "dagster", f"instance {home}, storage {storage}")
-    if (root / "dagster.yaml").is_file() and load_yaml(root / "dagster.yaml") != config and storage == "sqlite":
-        yield Finding("note", "dagster", f"{file} is not the project's dagster.yaml", f"cp dagster.yaml {home}/")
+    if storage == "sqlite" and (root / "dagster.yaml").is_file() and instance.wanted(root) != config:
+        said = f"{file} is not the project's dagster.yaml with a slot for each GPU"
+        yield Finding("note", "dagster", said, "lineament instance, if it is not so on purpose")
 
 
 def _launchers(root: Path) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""The commands of who runs a project: doctor, models, changes, backup, restore."""
+"""The commands of who runs a project: doctor, unlock, instance, models, changes, backup, restore."""
 
 from __future__ import annotations
 
@@ -31,15 +31,40 @@ def add_operating_commands(commands: Any) -> None:
         command = commands.add_parser(name, help=f"{text}: Dagster's events, remembered data versions")
         command.add_argument("file", type=Path, help="the archive, .tar.gz")
         command.set_defaults(run=_backup)
+    unlock = commands.add_parser("unlock", help="drop DVC's locks of processes that are dead; `dvc` then runs again")
+    unlock.set_defaults(run=_unlock)
+    instance = commands.add_parser("instance", help="put dagster.yaml into DAGSTER_HOME, with a slot for each GPU")
+    instance.set_defaults(run=_instance)
     doctor = commands.add_parser("doctor", help="is everything there that a run needs? With a remedy for each finding")
     doctor.add_argument("--json", action="store_true", help="for programs")
     doctor.set_defaults(run=_doctor)
 
 
+def _home() -> Path:
+    return Path(os.environ.get("DAGSTER_HOME") or ".dagster")
+
+
+def _unlock(_: argparse.Namespace) -> int:
+    from ops.locks import drop_dead_locks
+
+    dropped = drop_dead_locks(Path())
+    said = ", ".join(map(str, sorted(dropped)))
+    print(f"dropped the locks of processes {said}" if dropped else "no process that is dead holds a lock")
+    return 0
+
+
+def _instance(_: argparse.Namespace) -> int:
+    from ops import instance
+
+    file, slots = instance.prepare(Path(), _home())
+    print(f"{file}: GPU stages at a time: {slots}")
+    return 0
+
+
 def _backup(arguments: argparse.Namespace) -> int:
     from ops import backup
 
-    home = Path(os.environ.get("DAGSTER_HOME") or ".dagster")
+    home = _home()
     if arguments.command == "backup":
         names = backup.back_up(Path(), home, arguments.file)
     else:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ops.locks import drop_dead_locks
 from ops.runtime.errors import LineamentError
 
 DVC = (sys.executable, "-m", "dvc")
@@ -33,7 +34,8 @@ def environment() -> dict[str, str]:
 
 
 def dvc(root: Path, *words: str, patience: float = PATIENCE) -> str:
-    """Run a short dvc command; while another one is in its way, wait and try again.
+    """Run a short dvc command; while another one is in its way, wait and try again. What the dead left in its way is
+    taken out of it.
 
     Args:
         patience: seconds after which a busy DVC is an error.
@@ -45,12 +47,18 @@ def dvc(root: Path, *words: str, patience: float = PATIENCE) -> str:
         LineamentError: it failed, with what it said.
     """
     deadline, pause = time.monotonic() + patience, 0.5
+    cleared = False
     while True:
         done = subprocess.run([*DVC, *words], cwd=root, env=environment(), capture_output=True, text=True, check=False)
         if done.returncode == 0:
             return done.stdout
         said = done.stderr.strip() or done.stdout.strip()
-        if not BUSY.search(said) or time.monotonic() + pause > deadline:
+        busy = BUSY.search(said) is not None
+        if busy and not cleared:
+            drop_dead_locks(root)
+            cleared = True
+            continue
+        if not busy or time.monotonic() + pause > deadline:
             raise LineamentError(f"dvc {' '.join(words[:2])}: {said}")
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)

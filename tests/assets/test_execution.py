@@ -21,9 +21,9 @@ from PIL import Image
 
 from assets.execution import _stream
 from assets.launchers import Local, Torchrun, launcher_of
-from assets.locks import away, drop_dead_locks
 from assets.metadata import describe, numbers
 from ops.dag import Unit
+from ops.locks import away, drop_dead_locks
 from ops.runtime.errors import LineamentError
 
 from .conftest import Project

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import dagster as dg
-import yaml
+import pytest
 
 from assets.project import ROOT_VARIABLE
+from ops import instance
 from ops.versioning import environment
 
 from .conftest import Project
@@ -40,13 +41,17 @@ note("end")
 """
 
 
+def test_a_slot_for_each_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINEAMENT_GPUS", "3")
+    assert instance.prepare(ROOT, tmp_path / "home")[1] == 3
+    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as found:
+        assert found.get_concurrency_config().pool_config.default_pool_limit == 3
+
+
 def test_two_trainings_share_one_slot(project: Project, tmp_path: Path) -> None:
     project.edit("code/train.py", "# train\n", TRAIN)
     home = tmp_path / "home"
-    home.mkdir()
-    settings = yaml.safe_load((ROOT / "dagster.yaml").read_text())
-    assert settings["concurrency"]["pools"]["default_limit"] == 1, "one GPU stage at a time, if nobody says otherwise"
-    (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    assert instance.prepare(ROOT, home)[1] == 1, "one GPU stage at a time where there is no GPU"
     variables = {**environment(), "DAGSTER_HOME": str(home), ROOT_VARIABLE: str(project.root), "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-c", RUN]
     with dg.DagsterInstance.from_config(str(home)):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from ops import doctor
+from ops.cli import main
 from ops.runtime import preflight
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
@@ -83,6 +85,30 @@ def test_no_dvc_a_broken_graph_and_a_foreign_instance(project: Path) -> None:
     (project / ".dagster/dagster.yaml").write_text("telemetry: {enabled: true}\n")
     (project / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     assert [f.level for f in findings(project, "dagster")] == ["ok", "note"]
+
+
+def test_the_instance_has_a_slot_for_each_gpu(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "dagster.yaml").write_text("concurrency:\n  pools: {default_limit: 1}\n")
+    monkeypatch.setenv("LINEAMENT_GPUS", "2")
+    assert main(["instance"]) == 0
+    assert [f.level for f in findings(project, "dagster")] == ["ok"]
+    monkeypatch.setenv("LINEAMENT_GPUS", "4")
+    assert findings(project, "dagster")[1].remedy.startswith("lineament instance")
+
+
+def test_unlocking(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (project / ".dvc/tmp").mkdir()
+    lock = project / ".dvc/tmp/rwlock"
+    lock.write_text(json.dumps({"write": {"/a": {"pid": dead.pid, "cmd": "dvc repro"}}, "read": {}}))
+    assert "lineament unlock" in findings(project, "locks")[0].remedy
+    assert main(["unlock"]) == 0
+    assert str(dead.pid) in capsys.readouterr().out
+    assert findings(project, "locks") == []
+    lock.write_text('{"wri')  # cut short by a kill
+    assert main(["unlock"]) == 0
+    assert not lock.exists()
 
 
 def test_versions_that_differ_from_the_pins(project: Path) -> None:

@@ -71,6 +71,17 @@ def drop_dead_locks(root: Path) -> set[int]:
     return dead
 
 
+def is_locked(root: Path) -> bool:
+    """Whether DVC's lock file names a holder, alive or dead, or cannot be read."""
+    file = root / ".dvc/tmp/rwlock"
+    try:
+        return any(json.loads(file.read_text() or "{}").values())
+    except FileNotFoundError:
+        return False
+    except json.JSONDecodeError:
+        return True
+
+
 @contextmanager
 def _guard(root: Path) -> Iterator[bool]:
     """DVC's own lock about its lock file; False if another process has it just now."""
