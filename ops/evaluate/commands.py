@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ops.evaluate import protocol as protocols
-from ops.evaluate.measures import Setting, run
+from ops.evaluate.measures import Known, Setting, run
 from ops.evaluate.protocol import Protocol
 from ops.runtime.errors import LineamentError
 from ops.runtime.publish import publish
@@ -69,8 +69,9 @@ def evaluate(
     weights: Path,
     work: Path = Path("data/.work/protocols"),
     device: str = "cpu",
+    known: Known | None = None,
 ) -> dict[str, Any]:
-    """Run a protocol; a result that can be written as json.
+    """Run a protocol; a result that can be written as json. ``known``: see :func:`ops.evaluate.measures.run`.
 
     Raises:
         LineamentError: it cannot be run; says why and what to do.
@@ -84,7 +85,7 @@ def evaluate(
     backbone, missing = protocols.backbone_of(protocol)
     count = samples or protocol.asks.samples
     setting = Setting(backbone, count, shards, weights, work, device)
-    rows = run(protocol, found, setting)
+    rows = run(protocol, found, setting, known)
     records = {row: read_config(folder) for row, folder in found.items()}
     return {
         "protocol": {"name": name, "hash": protocol.hash, **protocol.model_dump(mode="json")},

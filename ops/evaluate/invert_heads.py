@@ -10,7 +10,7 @@ python -m ops.evaluate.invert_heads data/checkpoints/heads data/weights/embedded
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -24,9 +24,9 @@ from models.headcache import HeadCache
 from ops.apply.cameras import turntable
 from ops.apply.generators import to_uint8
 from ops.apply.heads import Heads
-from ops.apply.invert import Inversion, InversionParams, Target, invert
+from ops.apply.invert import Inversion, InversionParams, Target, Watch, invert
 from ops.apply.pictures import Film, grid, panels
-from ops.evaluate.features import load_features
+from ops.evaluate.features import MobileNetFeatures, load_features
 from ops.evaluate.heads import find_variants
 from ops.evaluate.held_out import TrueHead, held_out_heads
 from ops.evaluate.pairwise import psnr, ssim
@@ -86,10 +86,8 @@ def main(s: Stage[InvertHeadsParams], checkpoints: Path, weights: Path, out: Pat
             if side not in truths:
                 truths[side] = held_out_heads(p.heads, [p.azimuth, *p.unseen], side)
             entries, rows = [], []
-            for number, truth in enumerate(truths[side]):
-                params = _possible(p.inversion, generator)
-                found = invert(generator, _target(truth, params), backbone.network, params, watch)
-                views = _views(generator, found, truth)
+            made = inversions(generator, truths[side], p.inversion, backbone, watch)
+            for number, (truth, found, views) in enumerate(made):
                 entries.append(compare(truth, views, apart))
                 rows.append(np.concatenate([truth.pictures, views["tuned"]]))
                 if number == 0 and p.frames:
@@ -114,6 +112,16 @@ LIMITS = (
     "distance sees that it is blurred.",
     "perceptual_mobilenetv2 is no LPIPS: its network and weights are others.",
 )
+
+
+def inversions(
+    generator: Heads, truths: Iterable[TrueHead], p: InversionParams, backbone: MobileNetFeatures, watch: Watch
+) -> Iterator[tuple[TrueHead, Inversion, dict[str, np.ndarray]]]:
+    """Each head inverted from its first view: the truth, what was found, and by stage its pictures from all cameras."""
+    params = _possible(p, generator)
+    for truth in truths:
+        found = invert(generator, _target(truth, params), backbone.network, params, watch)
+        yield truth, found, _views(generator, found, truth)
 
 
 def compare(truth: TrueHead, views: dict[str, np.ndarray], perceptual: Mapping[str, Distances]) -> dict[str, Any]:

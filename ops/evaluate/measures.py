@@ -6,16 +6,20 @@ they were made with: ``fid`` with the FID's own weights, ``fd_mobilenetv2`` with
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ops.evaluate import intervals
 from ops.evaluate.protocol import Protocol
 from ops.runtime.errors import LineamentError
+
+if TYPE_CHECKING:
+    from ops.apply.heads import Heads
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Setting:
         device: of generators and networks.
         truth: what the studio knows, if there is any.
         priors, pose_network: of portraits, and the network that tells how a head is turned.
+        inversions: what stage ``invert_heads`` found.
     """
 
     backbone: str
@@ -42,6 +47,7 @@ class Setting:
     truth: Path = Path("data/truth")
     priors: Path = Path("data/priors")
     pose_network: Path = Path("data/checkpoints/headpose")
+    inversions: Path = Path("data/inversions/heads")
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,45 @@ STUDY = 100  # SphereHead section 5.3: heads of the user study
 REAL = 64  # real pictures at least, for the calibration of the study; unpublished: our choice
 
 
+def inversion(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting) -> Rows:
+    """The picture given and the views nobody gave: as stage ``invert_heads`` found them for this very checkpoint.
+
+    Where it has not been inverted there, it is now, with PanoHead's settings.
+    """
+    from ops.apply.heads import Heads
+
+    stored = setting.inversions / "inversions.json"
+    record = json.loads(stored.read_text(encoding="utf-8"))["variants"] if stored.is_file() else {}
+    known = {found["checkpoint"]: found["heads"] for found in record.values()}
+    rows: Rows = {}
+    for row, folder in checkpoints.items():
+        generator = Heads(folder, setting.device)
+        entries = known.get(generator.digest)
+        note = f"inverted by stage invert_heads: {stored}" if entries else ""
+        entries = entries or _inverted(generator, setting)
+        rows[row] = {}
+        for name in entries[0]["tuned"][0]:
+            given = np.array([entry["tuned"][0][name] for entry in entries])
+            unseen = np.array([np.mean([view[name] for view in entry["tuned"][1:]]) for entry in entries])
+            rows[row][name] = _known(intervals.mean(given), note)
+            rows[row][f"unseen_{name}"] = _known(intervals.mean(unseen), note)
+    return rows
+
+
+def _inverted(generator: Heads, setting: Setting) -> list[dict[str, Any]]:
+    from ops.evaluate.features import load_features
+    from ops.evaluate.held_out import held_out_heads
+    from ops.evaluate.invert_heads import InvertHeadsParams, compare, inversions
+    from ops.evaluate.perceptual import perceptual
+
+    p = InvertHeadsParams()
+    backbone = load_features(setting.weights, p.inversion.perceptual_side, setting.device)
+    apart = perceptual(backbone, setting.device)
+    truths = held_out_heads(setting.samples, [p.azimuth, *p.unseen], generator.resolution)
+    made = inversions(generator, truths, p.inversion, backbone, lambda steps, what: steps)
+    return [compare(truth, views, apart) for truth, _, views in made]
+
+
 def portrait(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting) -> Rows:
     """Distances of faces and whole portraits, as stage ``evaluate_portrait`` measures them, by MobileNetV2."""
     from ops.apply.portraits import Portraits
@@ -183,28 +228,38 @@ def _share(rate: object, of: int) -> Number:
     return _known(intervals.share(round(rate * of), of))
 
 
-def _known(found: dict[str, Any]) -> Number:
+def _known(found: dict[str, Any], note: str = "") -> Number:
     """A number of ``ops.evaluate.intervals``."""
     if found["mean"] is None:
         return Number(float("nan"), None, None, found["n"], f"only {found['n']} pictures could be measured")
     low, high = found["interval"] or (None, None)
-    return Number(found["mean"], low, high, found["n"])
+    return Number(found["mean"], low, high, found["n"], note)
 
 
 MEASURES: dict[str, Measure] = {
     "verification": verification,
     "heads": heads,
+    "inversion": inversion,
     "portrait": portrait,
     "control": control,
 }
 
 
-def run(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting) -> Rows:
+Known = dict[tuple[str, str, int, Setting], dict[str, Number]]
+
+
+def run(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting, known: Known | None = None) -> Rows:
     """Measure all checkpoints.
+
+    Args:
+        protocol, checkpoints, setting: what, on what, and how.
+        known: what was measured already, by measure, checkpoint, seed and setting; is added to. Tables that ask the
+            same of a checkpoint share one measurement.
 
     Raises:
         LineamentError: the measure is not in this version, or a checkpoint is of another system.
     """
+    from ops.apply.generators import checkpoint_digest
     from ops.train.export import read_config
 
     if setting.samples < FEWEST:
@@ -214,8 +269,18 @@ def run(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting) -> R
             f"this version has no measure '{protocol.measure}' ({protocol.paper}, {protocol.source}); "
             "`lineament evaluate --list` says which protocols can be run."
         )
-    for folder in checkpoints.values():
-        system = read_config(folder).get("system")
-        if system != protocol.system:
-            raise LineamentError(f"{folder}: a checkpoint of {system!r}; this protocol judges {protocol.system!r}.")
-    return MEASURES[protocol.measure](protocol, checkpoints, setting)
+    records = {row: read_config(folder) for row, folder in checkpoints.items()}
+    for row, record in records.items():
+        if record.get("system") != protocol.system:
+            raise LineamentError(
+                f"{checkpoints[row]}: a checkpoint of {record.get('system')!r}; this protocol judges "
+                f"{protocol.system!r}."
+            )
+    known = {} if known is None else known
+    rows: Rows = {}
+    for row, folder in checkpoints.items():
+        key = protocol.measure, checkpoint_digest(records[row]), protocol.seed, setting
+        if key not in known:
+            known[key] = MEASURES[protocol.measure](protocol, {row: folder}, setting)[row]
+        rows[row] = known[key]
+    return rows

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from ops.evaluate import plots
 from ops.evaluate.commands import SHARDS, evaluate
+from ops.evaluate.measures import Known
 from ops.evaluate.protocol import FOLDER, find_checkpoints, load_protocols, state_of
 from ops.runtime.params import Params
 from ops.runtime.publish import publish
@@ -38,6 +39,7 @@ def main(s: Stage[EvaluateProtocolsParams], checkpoints: Path, shards: Path, wei
     device = ("cuda" if torch.cuda.is_available() else "cpu") if p.device == "auto" else p.device
     states = {name: state_of(protocol, checkpoints) for name, protocol in known.items()}
     results: dict[str, dict[str, Any]] = {}
+    measured: Known = {}
     possible = [name for name, state in states.items() if state.word in CAN_RUN]
     for name in s.progress(possible, desc="protocols"):
         protocol = known[name]
@@ -50,6 +52,7 @@ def main(s: Stage[EvaluateProtocolsParams], checkpoints: Path, shards: Path, wei
             weights=weights,
             work=s.work,
             device=device,
+            known=measured,
         )
     with publish(out, folder=True) as folder:
         for name, result in results.items():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 import yaml
 from fixtures import write_checkpoint, write_shards
 
+from ops.apply.heads import Heads
 from ops.cli import main
-from ops.evaluate import measures, published, verification
+from ops.evaluate import held_out, invert_heads, measures, published, verification
 from ops.evaluate import protocol as protocols
 from ops.evaluate.commands import evaluate
+from ops.evaluate.invert_heads import InvertHeadsParams
 from ops.evaluate.measures import MEASURES, Setting, run
 from ops.evaluate.protocol import differences, load_protocol, load_protocols
 from ops.evaluate.tables import main as tables_stage
@@ -20,6 +23,7 @@ from ops.runtime.errors import LineamentError
 from ops.store.reader import ShardDataset
 from tests.ops.apply.tinyheads import write_heads
 from tests.ops.evaluate.test_heads import write_shards as write_heads_shards
+from tests.ops.evaluate.test_invert_heads import toy_heads
 
 FROZEN = Path(__file__).parents[3] / "protocols"
 
@@ -157,6 +161,50 @@ def test_heads_are_measured_by_the_papers_table(place, weights, monkeypatch):
     with pytest.raises(LineamentError, match="judges 'heads'"):
         other = write_checkpoint(place / "giraffe", "giraffe")
         evaluate("spherehead_table1", chosen, {"x": other}, samples=8, shards=data, weights=weights)
+
+
+def test_what_two_tables_ask_alike_is_measured_once(place, monkeypatch):
+    folder = write_checkpoint(place / "a", "giraffe")
+    asked = []
+
+    def count(protocol, checkpoints, setting):
+        asked.append((*checkpoints, protocol.seed, setting.samples))
+        return {row: {"m": measures.Number(len(asked), None, None, 1)} for row in checkpoints}
+
+    monkeypatch.setitem(MEASURES, "verification", count)
+    chosen, known = load_protocols()["aamnce_table1"], {}
+    setting = Setting("dlib_128d", 8, place, place, place)
+    first = run(chosen, {"one": folder}, setting, known)
+    assert run(chosen, {"other": folder}, setting, known)["other"] is first["one"]
+    run(chosen, {"one": folder}, replace(setting, samples=9), known)
+    run(chosen.model_copy(update={"seed": 1}), {"one": folder}, setting, known)
+    run(chosen, {"one": write_checkpoint(place / "b", "giraffe", seed=1)}, setting, known)
+    assert asked == [("one", 0, 8), ("one", 0, 9), ("one", 1, 8), ("one", 0, 8)]
+
+
+def test_inversions_are_those_of_the_stage_for_this_checkpoint_and_of_no_other(place, weights, monkeypatch):
+    monkeypatch.setattr(invert_heads, "InvertHeadsParams", quick_inversion)
+    monkeypatch.setattr(held_out, "held_out_heads", toy_heads)
+    mine, other = write_heads(place / "mine"), write_heads(place / "other", "panohead")
+    views = [{"psnr": 10.0, "ssim": 0.5}, {"psnr": 4.0, "ssim": 0.1}, {"psnr": 8.0, "ssim": 0.3}]
+    found = {"checkpoint": Heads(mine).digest, "heads": [{"tuned": views}, {"tuned": views}]}
+    stored = place / "data/inversions/heads/inversions.json"
+    stored.parent.mkdir(parents=True)
+    stored.write_text(json.dumps({"variants": {"spherehead": found}}))
+    chosen = load_protocols()["spherehead_inversion"]
+    setting = Setting("mobilenetv2", 8, place, weights, place)
+    rows = run(chosen, {"SphereHead": mine, "PanoHead": other}, setting)
+    assert (rows["SphereHead"]["psnr"].value, rows["SphereHead"]["unseen_psnr"].value) == (10, 6)
+    assert rows["SphereHead"]["psnr"].samples == 2
+    assert "invert_heads" in rows["SphereHead"]["psnr"].note
+    measured = rows["PanoHead"]["unseen_perceptual_mobilenetv2"]
+    assert (measured.samples, measured.note) == (8, "")
+    assert measured.low <= measured.value <= measured.high
+
+
+def quick_inversion():
+    inversion = {"steps": 1, "tuning_steps": 1, "perceptual_side": 32, "latents": 4}
+    return InvertHeadsParams(unseen=(90.0,), inversion=inversion)
 
 
 def test_the_stage_runs_what_can_be_run_and_says_why_not_for_the_rest(place, weights, monkeypatch):
