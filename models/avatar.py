@@ -13,6 +13,7 @@ its maps stand on their heads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -66,7 +67,9 @@ class AvatarConfig(Config):
     channel_max: int = 512
     decoder_channels: int = 64  # EG3D
     box: float = 1.0  # side of the volume, world units; the public code's meshes are scaled to a box of 2
-    render: RenderConfig = RenderConfig()  # 2.25 to 3.3: the public code's limits about its mean camera distance
+    # Within the volume's box, wherever the fitted camera stands; the public code: 0.45 before to 0.6 behind the mean
+    # distance of a batch's cameras.
+    render: RenderConfig = RenderConfig(near=0.5, far=5.0, limits="box")
     face: FaceBox = FaceBox()
     # Of the open mouth, only what is above this height belongs to the skull and comes from the static plane.
     upper_mouth: float = (
@@ -294,6 +297,15 @@ class AvatarGenerator(nn.Module):
         front = _lay(front, Layer(F.pad(fir.resize(face, side), margin), F.pad(alpha, margin)))
         return torch.cat([front, rest], dim=1)
 
+    def posed_planes(self, ws: Tensor, surface: SurfaceMap, noise: Noise = "random") -> Tensor:
+        """The tri-plane of the generator's own features."""
+        return self.planes(ws, surface, self.texture_features(ws, noise), self.static_features(ws, noise), noise)
+
+    def field(self, planes: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """World points (N, P, 3) to features (N, P, C) and raw densities (N, P) in tri-planes (N, 3C, P, P)."""
+        field = PlaneField(planes, self.config.planes)
+        return lambda points: self.decoder(field.query(points))
+
     # --- pictures ---
 
     def forward(
@@ -351,10 +363,9 @@ class AvatarGenerator(nn.Module):
     ) -> AvatarOutput:
         """Render tri-planes (N, 3C, P, P) from cameras (N, 25)."""
         side = neural_resolution or self.config.neural_resolution
-        field = PlaneField(planes, self.config.planes)
         origin, direction = camera.rays(label, side)
         seen = render(
-            lambda points: self.decoder(field.query(points)),
+            self.field(planes),
             origin,
             direction,
             self.config.render,

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from models.avatar import AvatarConfig, SurfaceMap
 from models.camera import project
+from models.next3d import Views
 from models.parametric.anny import PARTS
 from models.parametric.person import Person, combine
-from models.render import texture
+from models.render import raster, texture
 from models.render.raster import Backend, Fragments
 
 # The face on the mean head, unpublished: our choice: from jaw to jaw, from under the chin to above the brows.
@@ -33,6 +34,7 @@ MARGIN = 0.02  # of the chart, left free about the face
 EYE = 0.06  # radius of an eye's disc on the chart
 EYE_ANGLE = 120.0  # degrees from the eye's front to the disc's edge: what turning eyes can show
 
+MOUTH = 1.5  # side of Next3D's cut-out mouth, in the lips' width or height; unpublished: our choice
 WIDTH = 1 / 128  # of a contour, picture sides; unpublished: our choice
 _OPEN = ((0, 17), (17, 22), (22, 27), (27, 31), (31, 36))  # jaw, brows, bridge and foot of the nose
 _CLOSED = ((36, 42), (42, 48), (48, 60), (60, 68))  # eyes, outer and inner lips
@@ -118,6 +120,43 @@ class AvatarMesh(nn.Module):
         )
         return to_surface(at)
 
+    def views(self, identity: Tensor, expression: Tensor, backend: Backend = "auto") -> Views:
+        """The faces from Next3D's four sides, each through the whole volume; arguments as of :meth:`surface`."""
+        vertices = self.vertices(identity, expression)
+        x, y, z = torch.eye(3, device=vertices.device).unbind()
+        # Seen from the front and from the left, the planes' rows run upwards on the screen.
+        sides = [(x, -y, True), (y, -z, True), (y, z, False), (x, z, False)]
+        front, left, right, above = (self._seen_along(vertices, *side, backend) for side in sides)
+        lips = vertices[:, self.landmarks[48:], :2] / self.config.box + 0.5
+        low, high = lips.amin(1), lips.amax(1)
+        centre, half = (low + high) / 2, (high - low).amax(1, keepdim=True) * MOUTH / 2
+        return Views(front, left, right, above, torch.cat([centre - half, centre + half], dim=1))
+
+    def _seen_along(self, vertices: Tensor, right: Tensor, down: Tensor, flip: bool, backend: Backend) -> SurfaceMap:
+        size, pose = self.config.plane_resolution, torch.eye(4, device=vertices.device)
+        pose[:3, :3] = torch.stack([right, down, torch.linalg.cross(right, down)], dim=1)
+        pose = pose.expand(len(vertices), 4, 4)
+        screen = raster.to_screen_orthographic(vertices, pose, self.config.box, size, size)
+        seen = raster.rasterise(screen, self.triangles, size, size, perspective=False, backend=backend, check=False)
+        return to_surface(texture.uv_map(seen, self.uv, self.triangles), flip)
+
+    def rendering(
+        self, identity: Tensor, expression: Tensor, camera: Tensor, size: int, backend: Backend = "auto"
+    ) -> Tensor:
+        """The meshes as Next3D shows them to its discriminator, coloured by the place on the mean face.
+
+        Arguments as of :meth:`contours`.
+
+        Returns:
+            (N, 3, size, size) in [-1, 1], -1 beside the mesh. No gradients.
+        """
+        with torch.no_grad():
+            screen = raster.to_screen(self.vertices(identity, expression), camera, size, size)
+            seen = raster.rasterise(screen, self.triangles, size, size, backend=backend, check=False)
+            low, high = self.mean.amin(0), self.mean.amax(0)
+            colour = raster.interpolate((self.mean - low) / (high - low), self.triangles, seen)
+            return colour.permute(0, 3, 1, 2) * 2 - 1
+
     def landmarks68(self, identity: Tensor, expression: Tensor) -> Tensor:
         """(N, 68, 3) iBUG's landmarks, head frame, world units."""
         return self.vertices(identity, expression)[:, self.landmarks]
@@ -164,10 +203,11 @@ class AvatarMesh(nn.Module):
         return self._layouts[key]
 
 
-def to_surface(at: texture.UvMap) -> SurfaceMap:
-    """A UV map (v and rows upwards and downwards) as generators read it: rows with +y, chart as in ``grid_sample``."""
+def to_surface(at: texture.UvMap, flip: bool = True) -> SurfaceMap:
+    """A UV map as generators read it: the chart as ``grid_sample`` has it; the rows of a front view run with +y."""
     grid = torch.stack([2 * at.uv[..., 0] - 1, 1 - 2 * at.uv[..., 1]], dim=-1)
-    return SurfaceMap(grid.flip(1), at.mask.flip(1).unsqueeze(1).to(at.uv.dtype))
+    alpha = at.mask.unsqueeze(1).to(at.uv.dtype)
+    return SurfaceMap(grid.flip(1), alpha.flip(2)) if flip else SurfaceMap(grid, alpha)
 
 
 def draw_lines(points: Tensor, valid: Tensor, segments: Tensor, size: int) -> Tensor:
@@ -181,17 +221,20 @@ def draw_lines(points: Tensor, valid: Tensor, segments: Tensor, size: int) -> Te
     Returns:
         (N, 1, size, size) in [-1, 1].
     """
-    centre = torch.arange(size, device=points.device, dtype=points.dtype) + 0.5
-    pixel = torch.stack(torch.meshgrid(centre, centre, indexing="xy"), dim=-1)  # (size, size, 2) of x, y
+    place = torch.arange(size, device=points.device, dtype=points.dtype) + 0.5
     ends, there = (points * size)[:, segments], valid[:, segments].all(-1)
     nearest = points.new_full((len(points), size, size), torch.inf)
     for part, known in zip(ends.split(_AT_ONCE, 1), there.split(_AT_ONCE, 1)):
-        a, b = part[:, :, None, None, 0], part[:, :, None, None, 1]
-        along = b - a
-        share = ((pixel - a) * along).sum(-1) / along.square().sum(-1).clamp_min(1e-9)
-        distance = (pixel - a - share.clamp(0, 1).unsqueeze(-1) * along).norm(dim=-1)
-        distance = torch.where(known[..., None, None], distance, torch.inf)
-        nearest = torch.minimum(nearest, distance.amin(1))
+        start, along = part[:, :, 0], part[:, :, 1] - part[:, :, 0]
+        x = place - start[..., 0, None, None]  # (N, M, 1, size)
+        y = place[:, None] - start[..., 1, None, None]  # (N, M, size, 1)
+        step = along / along.square().sum(-1, keepdim=True).clamp_min(1e-9)
+        share = (x * step[..., 0, None, None] + y * step[..., 1, None, None]).clamp_(0, 1)
+        across = (x - share * along[..., 0, None, None]).square_()
+        square = across.add_((y - share * along[..., 1, None, None]).square_())
+        square = torch.where(known[..., None, None], square, torch.inf)
+        nearest = torch.minimum(nearest, square.amin(1))
+    nearest = nearest.sqrt()
     ink = (max(WIDTH * size, 1.0) / 2 + 0.5 - nearest).clamp(0, 1)
     return (ink * 2 - 1).unsqueeze(1)
 

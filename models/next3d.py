@@ -147,17 +147,8 @@ class Next3DGenerator(AvatarGenerator):
         """Latents, cameras and posed meshes to pictures; options as in :meth:`AvatarGenerator.forward`."""
         return super().forward(z, label, surface, **options)  # type: ignore[arg-type]
 
-    def synthesise(  # type: ignore[override]
-        self,
-        ws: Tensor,
-        label: Tensor,
-        surface: Views,
-        noise: Noise = "random",
-        neural_resolution: int | None = None,
-        jitter: bool | None = None,
-        chunk: int | None = None,
-    ) -> AvatarOutput:
-        """Styles, cameras and posed meshes to pictures."""
+    def posed_planes(self, ws: Tensor, surface: Views, noise: Noise = "random") -> Tensor:  # type: ignore[override]
+        """The tri-plane (N, 3C, P, P) of a posed head."""
         texture = self.texture(ws, noise)
         size = texture.shape[-1]
         seen = [_paint(texture, view) for view in surface[:4]]
@@ -173,7 +164,20 @@ class Next3DGenerator(AvatarGenerator):
         order = (0, 2, 1)  # the planes are (x, y), (x, z), (y, z)
         drawn = torch.cat([pictures[i] for i in order], dim=1)
         cover = torch.cat([covers[i].expand(-1, self.config.plane_channels, size, size) for i in order], dim=1)
-        return self.show(ws, static + cover * (drawn - static), label, neural_resolution, jitter, chunk)
+        return static + cover * (drawn - static)
+
+    def synthesise(  # type: ignore[override]
+        self,
+        ws: Tensor,
+        label: Tensor,
+        surface: Views,
+        noise: Noise = "random",
+        neural_resolution: int | None = None,
+        jitter: bool | None = None,
+        chunk: int | None = None,
+    ) -> AvatarOutput:
+        """Styles, cameras and posed meshes to pictures."""
+        return self.show(ws, self.posed_planes(ws, surface, noise), label, neural_resolution, jitter, chunk)
 
 
 def _paint(texture: Tensor, view: SurfaceMap) -> Tensor:

@@ -141,6 +141,19 @@ class Pictures:
                 self._known[number] = True
         return self._cameras[number]
 
+    def codes(self, number: int) -> Fit:
+        """The codes of a sample's face, without decoding its picture.
+
+        Raises:
+            LineamentError: names the shard and the sample whose record has no such face, and why.
+        """
+        shard, key = self.dataset.place(number)
+        with _usable(shard, key):
+            fit = self._codes(shard, key)
+            if fit is None:
+                raise ValueError("its fit was not asked for")
+            return fit
+
     def pool(self, name: str) -> np.ndarray:
         """The numbers of the samples that a pool holds, with repetitions.
 

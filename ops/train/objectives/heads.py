@@ -35,10 +35,9 @@ from ops.runtime.params import Params
 from ops.store.parsing import mirrored_classes
 from ops.train import ddp
 from ops.train.objective import Batch, Moment, Term, Update
+from ops.train.objectives.shared import Named, lazy_adam, number, swapped
 from ops.train.schedule import Curve, Phase, Plan
 
-Named = tuple[Tensor, dict[str, Tensor]]
-BETAS = (0.0, 0.99)  # EG3D: Adam
 DRAWN_AT_ONCE = 16  # pictures; bounds memory
 
 
@@ -184,8 +183,8 @@ class HeadsObjective:
         if t.r1:
             judge.append(Term("r1", self.penalise, every=t.r1_every, second_order=True))
         self.optimizers = {
-            "generator": _adam(self.generator, t.lr_generator, t.density_every if self.density else None),
-            "discriminator": _adam(self.discriminator, t.lr_discriminator, t.r1_every if t.r1 else None),
+            "generator": lazy_adam(self.generator, t.lr_generator, t.density_every if self.density else None),
+            "discriminator": lazy_adam(self.discriminator, t.lr_discriminator, t.r1_every if t.r1 else None),
         }
         self.updates = (Update("generator", tuple(fool)), Update("discriminator", tuple(judge)))
 
@@ -204,7 +203,7 @@ class HeadsObjective:
             background=behind,
             update_average=learning,
             sphere=self._sphere(moment),
-            density_noise=_number(moment, "density_noise"),
+            density_noise=number(moment, "density_noise"),
             neural_resolution=self._side(moment),
         )
 
@@ -222,7 +221,7 @@ class HeadsObjective:
 
     def look(self, shown: Shown, label: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
         """The discriminator's features of blurred and augmented pictures, and the labels to judge them by."""
-        sigma = _number(moment, "blur") * self.model.resolution / 512
+        sigma = number(moment, "blur") * self.model.resolution / 512
         stack = shown._replace(image=fir.gaussian_blur(shown.image, sigma)).stack()
         if self.augment is not None:
             stack, label = self.augment(stack, label, pictures=2, generator=moment.generator)
@@ -262,7 +261,7 @@ class HeadsObjective:
         real = self.discriminator.decide(seen, label)
         loss = discriminator_loss(real, fake)
         named = {"discriminator": loss, "real": real.mean(), "fake": fake.mean()}
-        weight = _number(moment, "vico")
+        weight = number(moment, "vico")
         if weight:
             named["vico"] = view_consistency_loss(
                 lambda wrong: self.discriminator.decide(seen, wrong), label, self.training.vico_degrees
@@ -331,18 +330,18 @@ class HeadsObjective:
         label = batch["camera"]
         size = len(label), self.model.mapping.z_size
         z = torch.randn(size, generator=moment.generator, device=moment.device)
-        return z, torch.where(self._chance(z, moment, _number(moment, "swap")), label.roll(1, 0), label)
+        return z, swapped(label, moment, number(moment, "swap"))
 
     def _chance(self, like: Tensor, moment: Moment, probability: float) -> Tensor:
         return torch.rand(len(like), 1, generator=moment.generator, device=moment.device) < probability
 
     def _sphere(self, moment: Moment) -> Sphere:
         """A, B or both; from torch's own generator, which is seeded at each step, so that no device is waited for."""
-        single, drawn = _number(moment, "single"), torch.rand(()).item()
+        single, drawn = number(moment, "single"), torch.rand(()).item()
         return "a" if drawn < single else "b" if drawn < 2 * single else "fused"
 
     def _side(self, moment: Moment) -> int:
-        return round(_number(moment, "neural_resolution", self.model.neural_resolution))
+        return round(number(moment, "neural_resolution", self.model.neural_resolution))
 
     def _view(self, azimuth: Tensor) -> Tensor:
         """Labels of cameras at the height of the head, with the intrinsics of the data."""
@@ -358,17 +357,6 @@ def model_of(model: HeadConfig, variant: HeadVariant) -> HeadConfig:
 def _parts(shown: Shown) -> dict[str, Tensor]:
     """What there is of it."""
     return {name: part for name, part in shown._asdict().items() if part is not None}
-
-
-def _number(moment: Moment, name: str, otherwise: float = 0.0) -> float:
-    return float(moment.settings.get(name, otherwise))
-
-
-def _adam(network: nn.Module, rate: float, every: int | None) -> torch.optim.Adam:
-    """EG3D's Adam; with a lazy term every n-th step, rate and memory are corrected for the n + 1 losses in n steps."""
-    share = 1.0 if every is None else every / (every + 1)
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    return torch.optim.Adam(parameters, lr=rate * share, betas=(BETAS[0] ** share, BETAS[1] ** share), eps=1e-8)
 
 
 def _mirrored_channels(model: HeadConfig) -> list[int]:

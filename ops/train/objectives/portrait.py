@@ -45,9 +45,9 @@ from models.portrait_pose import Body
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.train.objective import Batch, Moment, Term, Update
+from ops.train.objectives.shared import Named
 from ops.train.priors import Priors
 
-Named = tuple[Tensor, dict[str, Tensor]]
 Variant = Literal["full", "whole_only", "no_torso", "crop", "nearest"]
 MOVES = 1e-4  # world units by which some expression must move a vertex for it to count as face; unpublished: our choice
 

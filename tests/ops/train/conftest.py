@@ -8,7 +8,7 @@ import pytest
 
 # The modules beside this file are imported by name, also by the processes that tests start and kill.
 HERE = Path(__file__).parent
-for name in ("tiny", "tiny_heads"):
+for name in ("tiny", "tiny_avatar", "tiny_heads"):
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
