@@ -65,7 +65,7 @@ class AvatarMesh(nn.Module):
     def __init__(self, person: Person, config: AvatarConfig) -> None:
         super().__init__()
         self.config = config
-        self.identity_size, self.expression_size = person.identity_size, person.expression_size
+        self.identity_size, self.expression_size = len(person.identity_basis), len(person.expression_basis)
         uv, inside = _chart(person)
         chosen = person.triangles[inside[person.triangles].all(1)]
         # Where skin folds on the chart, texels belong to what lies in front: equal depths go to the first triangle.

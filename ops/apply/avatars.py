@@ -12,6 +12,7 @@ from models.next3d import Next3DConfig, Next3DGenerator
 from ops.apply.generators import checkpoint_digest
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import validate
+from ops.store.tar import file_sha256
 from ops.train.checkpoint import load_network
 from ops.train.export import read_config, read_weights
 from ops.train.priors import load_people
@@ -52,13 +53,20 @@ def load_prior(folder: Path, priors: Path = Path("data/priors"), device: str = "
         device: of network and mesh.
 
     Raises:
-        LineamentError: the checkpoint or the people are missing, damaged or of another system.
+        LineamentError: the checkpoint or the people are missing, damaged or of another system, or the people
+            are not those of its training.
     """
     record = read_config(folder)
     if record.get("system") != SYSTEM:
         raise LineamentError(
             f"{folder}: a checkpoint of system {record.get('system')!r}, where one of 'avatar' is wanted "
             "(data/checkpoints/avatar/VARIANT)."
+        )
+    person = load_people(priors)
+    if record.get("people", found := file_sha256(priors / "people.safetensors")) != found:
+        raise LineamentError(
+            f"{folder} was trained with other people than {priors}: its meshes belong to another parametric model. "
+            "Give the priors of its training (dvc checkout), or train again."
         )
     where = f"{folder}/config.json: params.model"
     net: AvatarGenerator
@@ -67,6 +75,6 @@ def load_prior(folder: Path, priors: Path = Path("data/priors"), device: str = "
     else:
         net = AvatarGenerator(validate(AvatarConfig, record["params"]["model"], where))
     load_network(net, read_weights(folder, "generator"), folder / "generator.safetensors")
-    mesh = AvatarMesh(load_people(priors), net.config).to(device)
+    mesh = AvatarMesh(person, net.config).to(device)
     net.to(device).eval().requires_grad_(False)
     return Prior(net, mesh, net.config, checkpoint_digest(record), folder, record, device)

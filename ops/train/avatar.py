@@ -98,14 +98,14 @@ def faces_of(pictures: Pictures, person: Person, most: int = SHOWN) -> Faces:
     Raises:
         LineamentError: their codes are not the person's.
     """
-    pool = pictures.pool("")
+    pool, size = pictures.pool(""), len(person.identity_basis)
     numbers = pool[np.linspace(0, len(pool) - 1, min(most, len(pool))).round().astype(int)]
     codes = [pictures.codes(int(number)) for number in numbers]
     for code in codes:
-        if len(code.identity) != person.identity_size:
+        if len(code.identity) != size:
             raise LineamentError(
                 f"{pictures.dataset.folder}: its identity codes have {len(code.identity)} numbers, where the priors' "
-                f"face model has {person.identity_size}. Run `dvc repro shards_faces priors`, or give the priors of "
+                f"face model has {size}. Run `dvc repro shards_faces priors`, or give the priors of "
                 "the model that the faces were fitted with."
             )
     cameras = [pictures.camera(int(number)) for number in numbers]

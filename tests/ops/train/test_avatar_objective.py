@@ -30,8 +30,7 @@ def test_each_term_reaches_its_own_networks(variant):
     g, d = objective.generator, objective.discriminator
     assert silent(objective.fool(real(), moment())[0], g) == set()
     left = silent(objective.smooth_density(real(), moment())[0], g)
-    assert {name.split(".")[0] for name in left} == {"superresolution", "decoder"}
-    assert {name for name in left if name.startswith("decoder")} <= {"decoder.out.bias", "decoder.out.weight"}
+    assert {name.split(".")[0] for name in left} == {"superresolution"}
     assert silent(objective.judge(real(), moment())[0], d) == set()
     assert "out.weight" not in silent(objective.penalise(real(), moment())[0], d)
     g.zero_grad(set_to_none=True)
@@ -62,10 +61,10 @@ def test_next3d_is_told_cameras_a_little_wrongly():
     objective.discriminator.forward = lambda stack, label: told.append(label) or stack.mean((1, 2, 3))
     batch = real(64)
     objective.logits(objective.real(batch, moment()), objective.draw_faces(batch), batch["camera"], moment())
-    error = (told[0] - batch["camera"]) / batch["camera"].std(0, unbiased=False).clamp_min(1e-9)
-    moving = batch["camera"].std(0) > 1e-6
-    assert error[:, moving].std().item() == pytest.approx(1, abs=0.1)
-    assert not error[:, ~moving].any()
+    error, spread = told[0] - batch["camera"], batch["camera"].std(0, unbiased=False)
+    moving = spread > 1e-4
+    assert (error / spread)[:, moving].std().item() == pytest.approx(1, abs=0.1)
+    assert error[:, ~moving].abs().max() < 1e-4
 
 
 def test_another_expression_is_another_picture_of_the_same_head():
