@@ -36,6 +36,7 @@ from ops.shards.clips import ClipShardsParams
 from ops.shards.faces import FaceShardsParams
 from ops.shards.heads import HeadShardsParams
 from ops.shards.portraits import PortraitShardsParams
+from ops.train.avatar import TrainAvatarParams
 from ops.train.giraffe import TrainGiraffeParams
 from ops.train.headpose import TrainHeadposeParams
 from ops.train.heads import TrainHeadsParams
@@ -71,6 +72,7 @@ STAGES = {
     "train_heads": TrainHeadsParams,
     "shards_portraits": PortraitShardsParams,
     "train_portrait": TrainPortraitParams,
+    "train_avatar": TrainAvatarParams,
     "evaluate_giraffe": EvaluateGiraffeParams,
     "evaluate_heads": EvaluateHeadsParams,
     "invert_heads": InvertHeadsParams,
