@@ -137,7 +137,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], caption: str = 
         tag("tbody", *body),
     ]
     if caption:
-        parts.insert(0, tag("caption", caption))
+        parts.insert(0, tag("caption", tag("span", caption)))
     return tag("div", tag("table", *parts), class_="wide", tabindex=0, role="region", aria_label=caption or "table")
 
 

@@ -80,12 +80,13 @@ def _result(path: Path) -> Html:
 
 
 def _published(metric: str, values: dict[str, float]) -> object:
-    return tag("span", f"{values[metric]:g}", class_="soft") if metric in values else None
+    return tag("span", f"{values[metric]:g}" if metric in values else "–", class_="soft")
 
 
 def _cell(number: dict[str, Any] | None) -> object:
     if number is None or number["value"] is None:
-        return None
+        return tag("span", "–", class_="soft")
+    value = tag("b", f"{number['value']:.4g}")
     if number["low"] is None:
-        return number["value"]
-    return join([tag("b", f"{number['value']:.4g}"), " ", tag("small", f"[{number['low']:.3g}, {number['high']:.3g}]")])
+        return value
+    return join([value, " ", tag("small", f"[{number['low']:.3g}, {number['high']:.3g}]")])
