@@ -11,25 +11,48 @@ import pyarrow.parquet as pq
 from ops.evaluate import intervals
 from ops.store import tables
 
-BEHIND = 90.0  # degrees of azimuth from which a picture shows no face
+BEHIND = 90.0  # degrees of azimuth from which a picture shows no whole face
+FACE = 17  # of the 68 landmarks, brows, nose, eyes and mouth begin here
+_FACE_PATH = ("detect", "landmarks", "camera")
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A reason of a stage, and the kinds of the studio's pictures that it is there for."""
+    """A reason that pictures fall for, and those of the studio's pictures that it is there for.
 
-    stage: str
+    Attributes:
+        name: of the filter.
+        stages: that reject for one of ``reasons``, in their order.
+        reasons: what they say.
+        kinds: of pictures that should fall.
+        backs: whether pictures should fall too that show nothing of brows, eyes, nose and mouth. Those seen from
+            further round than ``spared`` that show a little of it may fall or stay: either is right.
+        spared: degrees of azimuth.
+    """
+
+    name: str
+    stages: tuple[str, ...]
     reasons: tuple[str, ...]
     kinds: tuple[str, ...]
-    backs: bool = False  # whether views from behind are meant too
+    backs: bool = False
+    spared: float = BEHIND
 
 
 FILTERS = (
-    Filter("screen", ("truncated", "undecodable", "not_a_picture", "empty"), ("truncated",)),
-    Filter("screen", ("too_small",), ("tiny",)),
-    Filter("screen", ("blurred",), ("blurred",)),
-    Filter("detect", ("no_face",), ("no_person",), backs=True),
-    Filter("detect", ("several_faces",), ("several",)),
+    Filter("truncated", ("screen",), ("truncated", "undecodable", "not_a_picture", "empty"), ("truncated",)),
+    Filter("too_small", ("screen",), ("too_small",), ("tiny",)),
+    Filter("blurred", ("screen",), ("blurred",), ("blurred",)),
+    Filter("no_face", ("detect",), ("no_face",), ("no_person",), backs=True),
+    Filter("several_faces", ("detect",), ("several_faces",), ("several",)),
+    # The decision between front and back: the detector takes some backs of heads for faces, which fall later.
+    Filter(
+        "not_frontal",
+        _FACE_PATH,
+        ("no_face", "low_landmark_score", "camera_not_found", "turned_too_far"),
+        ("no_person",),
+        backs=True,
+        spared=60.0,  # CameraParams.max_yaw
+    ),
 )
 
 
@@ -44,22 +67,27 @@ def judge(labels: Path, kinds: dict[str, dict[str, Any]]) -> list[dict[str, Any]
     """Precision and recall of every filter, each with its count and Wilson's interval."""
     found = []
     for one in FILTERS:
-        path = labels / f"{one.stage}.parquet"
-        if not path.is_file():
+        paths = [path for path in (labels / f"{name}.parquet" for name in one.stages) if path.is_file()]
+        if not paths:
             continue
-        rows = [row for row in tables.read(path).to_pylist() if row["id"] in kinds]
-        taken = [row for row in rows if row["reason"] in one.reasons]
-        meant = {row["id"] for row in rows if _meant(one, kinds[row["id"]])}
-        right = sum(row["id"] in meant for row in taken)
-        what = [*one.kinds, *(["seen from behind"] if one.backs else [])]
-        found.append(_verdict(one.stage, one.reasons[0], what, right, len(taken), len(meant)))
+        looked, taken = set(), set()
+        for row in (row for path in paths for row in tables.read(path).to_pylist()):
+            if row["id"] in kinds:
+                looked.add(row["id"])
+                taken |= {row["id"]} if row["reason"] in one.reasons else set()
+        meant = {key for key in looked if _meant(one, kinds[key])}
+        right = sum(key in meant or _spared(one, kinds[key]) for key in taken)
+        what = [*one.kinds, *(["nothing of the face is seen"] if one.backs else [])]
+        found.append(_verdict(one.stages[-1], one.name, what, right, len(taken), len(taken & meant), len(meant)))
     if (labels / "screen.parquet").is_file():
         found.append(_duplicates(tables.read(labels / "screen.parquet").to_pylist(), kinds))
     return found
 
 
-def _verdict(stage: str, reason: str, kinds: list[str], right: int, taken: int, meant: int) -> dict[str, Any]:
-    precision, recall = intervals.share(right, taken), intervals.share(right, meant)
+def _verdict(
+    stage: str, reason: str, kinds: list[str], right: int, taken: int, found: int, meant: int
+) -> dict[str, Any]:
+    precision, recall = intervals.share(right, taken), intervals.share(found, meant)
     return {"stage": stage, "reason": reason, "kinds": kinds, "precision": precision, "recall": recall}
 
 
@@ -74,12 +102,23 @@ def _duplicates(rows: list[dict[str, Any]], kinds: dict[str, dict[str, Any]]) ->
     taken = [row for row in rows if row["reason"] == "near_duplicate" and row["id"] in shots]
     right = sum(shots[row["id"]] == shots.get(row["duplicate_of"]) for row in taken)
     repeated = len(shots) - len(set(shots.values()))
-    return _verdict("screen", "near_duplicate", ["the same shot again"], right, len(taken), repeated)
+    return _verdict("screen", "near_duplicate", ["the same shot again"], right, len(taken), right, repeated)
 
 
 def _meant(one: Filter, truth: dict[str, Any]) -> bool:
-    behind = one.backs and truth.get("azimuth") is not None and abs(truth["azimuth"]) > BEHIND
-    return truth["kind"] in one.kinds or behind
+    """Whether a picture should fall."""
+    return truth["kind"] in one.kinds or (one.backs and _shows_nothing(truth))
+
+
+def _spared(one: Filter, truth: dict[str, Any]) -> bool:
+    """Whether it makes no difference that a picture fell."""
+    return one.backs and truth.get("azimuth") is not None and abs(truth["azimuth"]) > one.spared
+
+
+def _shows_nothing(truth: dict[str, Any]) -> bool:
+    """Whether a person is there of whose face nothing can be seen."""
+    visible = truth.get("landmarks68_visible")
+    return bool(visible) and not any(visible[FACE:])
 
 
 def losses(labels: Path, stages: tuple[str, ...]) -> list[dict[str, Any]]:

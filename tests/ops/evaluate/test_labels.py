@@ -152,7 +152,7 @@ def test_filters_are_judged_by_what_was_planted(tmp_path):
             "identity": 1,
             "camera": [1.0, 2.0],
         }
-    kinds["f"]["camera"] = [7.0, 8.0]
+    kinds["f"] |= {"camera": [7.0, 8.0], "landmarks68_visible": [True] * 17 + [False] * 51}
     rows = [("a", "blurred"), ("b", None), ("c", "blurred"), ("d", None), ("e", None), ("f", None), ("g", None)]
     rows.append(("h", "near_duplicate"))
     table(tmp_path / "screen.parquet", rows, duplicate_of=pa.array([None] * 7 + ["g"], pa.string()))
