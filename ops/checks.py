@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import math
 import sys
@@ -98,6 +99,8 @@ def run_gate(gate: Gate, dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
 def counts_add_up(table: pa.Table, before: Sequence[str] | None) -> Verdict:
     """Each sample that the step before kept has exactly one row, in the same order; kept and rejected make the whole.
 
+    Rows of several heads of a picture stand together for the picture's.
+
     Args:
         table: a label table.
         before: the ids that the step before kept; None for a table that starts a chain.
@@ -108,14 +111,21 @@ def counts_add_up(table: pa.Table, before: Sequence[str] | None) -> Verdict:
     numbers = {"rows": len(ids), "kept": keeping, "rejected": rejected}
     if before is not None:
         numbers["before"] = len(before)
+        ids = _samples_of(ids, before)
         if len(before) != len(ids):
             return Verdict(False, f"{len(ids)} rows, where the step before kept {len(before)}", numbers)
         if list(before) != ids:
             first = next(i for i, (a, b) in enumerate(zip(before, ids)) if a != b)
             return Verdict(False, f"row {first} is of {ids[first]}, where {before[first]} was kept before", numbers)
-    if keeping + rejected != len(ids):
-        return Verdict(False, f"{keeping} kept and {rejected} rejected do not make {len(ids)} rows", numbers)
-    return Verdict(True, f"{len(ids)} rows = {keeping} kept + {rejected} rejected", numbers)
+    if keeping + rejected != len(table):
+        return Verdict(False, f"{keeping} kept and {rejected} rejected do not make {len(table)} rows", numbers)
+    return Verdict(True, f"{len(table)} rows = {keeping} kept + {rejected} rejected", numbers)
+
+
+def _samples_of(ids: Sequence[str], before: Sequence[str]) -> list[str]:
+    """The samples of the step before that rows are of."""
+    known = set(before)
+    return [key for key, _ in itertools.groupby(key if key in known else tables.picture_of(key) for key in ids)]
 
 
 def cameras_are_valid(labels: np.ndarray, params: CheckParams) -> Verdict:
@@ -220,7 +230,7 @@ def _before(dag: Dag, unit: Unit) -> tuple[str | None, list[str] | None]:
     ids = _table(dag, unit).column("id").to_pylist()
     for dep in sorted(tables_read, key=lambda dep: made.index(dag.makers[dep])):
         last = dep, tables.kept_ids(dag.root / dep)
-        if last[1] == ids:
+        if last[1] is not None and _samples_of(ids, last[1]) == last[1]:
             return last
     raw = next((dep for dep in unit.deps if dep.startswith(RAW) and dep in dag.makers), None)
     return last if tables_read or raw is None else (None, _raw_ids(dag.root / raw))

@@ -51,7 +51,7 @@ def ids_of(root: Path, what: str) -> list[str]:
         LineamentError: nothing here is called that.
     """
     word = what.strip()
-    if re.fullmatch(r"[0-9a-fA-F]{16}([0-9a-fA-F]{48})?(-\d+)?", word):
+    if re.fullmatch(r"[0-9a-fA-F]{16}([0-9a-fA-F]{48})?(-h?\d+)?", word):
         return [word.lower()[:16]]
     if Path(what).expanduser().is_file():
         return [sample_id(Path(what).expanduser().read_bytes())]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -157,16 +157,16 @@ def main(s: Stage[CameraParams], raw: Path, aligned: Path, landmarks: Path, out:
     """Find the 25-value camera label of each crop, from its landmarks."""
     code = ["ops.curate.crop", "models.camera"]
     table = label_shards(s, raw, aligned, label, SCHEMA, joined=[landmarks], code=code)
-    table = review.apply(table, review.read())
-    quads = {row["id"]: np.array(row["quad"]).reshape(4, 2) for row in tables.read(aligned).to_pylist()}
+    decisions = review.read()
+    table = table.map(partial(review.apply, decisions=decisions))
 
     def draw(image: np.ndarray, row: dict[str, object]) -> np.ndarray:
         camera = torch.tensor(row["camera"], dtype=torch.float64)[None]
         uv, _ = geometry.project(camera, torch.tensor(canonical_points())[None])
-        return draw_points(image, from_crop(uv[0].numpy(), quads[str(row["id"])]), (80, 160, 255))
+        return draw_points(image, from_crop(uv[0].numpy(), np.array(row["quad"]).reshape(4, 2)), (80, 160, 255))
 
-    finish(s, table, raw, out, draw, lambda row: f"yaw {row['yaw']:+.0f} ({row['residual']:.1f} %)")
-    kept = tables.kept(table)
+    finish(s, table, raw, out, draw, lambda row: f"yaw {row['yaw']:+.0f} ({row['residual']:.1f} %)", [aligned])
+    kept = tables.kept(tables.read(out, [*tables.NAMES, "residual", "distance"]))
     if len(kept):
         s.metrics({f"median_{name}": _median(kept, name) for name in ("residual", "distance")})
 

@@ -28,9 +28,8 @@ SCHEMA = tables.schema(
 class DetectParams(Params):
     min_score: float = Field(0.5, ge=0, le=1, description="of a face")  # mediapipe: min_score_thresh of face_detection
     max_overlap: float = Field(0.3, ge=0, le=1, description="of two faces")  # mediapipe: min_suppression_threshold
-    # There is no way to keep all of them: tables have one row a picture, and its id names one head from here to the
-    # shards. Pictures of groups can be cut into one a head before they are crawled. Unpublished: our choice
-    several: Literal["reject", "largest"] = Field("reject", description="of several faces, keep none or one")
+    # all: each becomes a sample of its own, with the picture's id and -h1, -h2 … behind. Unpublished: our choice
+    several: Literal["reject", "largest", "all"] = Field("reject", description="of several faces, keep these")
     several_share: float = Field(0.4, description="a second face counts from this share of the largest's area")  # ours
 
 
@@ -44,27 +43,32 @@ def find_faces(image: np.ndarray, weights: Path, params: DetectParams) -> list[F
 
 
 def label(samples: Iterator[Sample], params: DetectParams, weights: Path) -> Iterable[dict[str, object]]:
-    """One row a picture: the largest face, and how many there are."""
+    """One row a picture: the largest face, and how many there are; or one row a face, if all are to be kept."""
     for sample in samples:
         faces = find_faces(sample.decode(), weights, params)
+        large = [face for face in faces if face.area >= params.several_share * faces[0].area]
         if not faces:
             yield reject(sample, "no_face", faces=0)
-            continue
-        face = faces[0]
-        columns = dict(zip(("x0", "y0", "x1", "y1"), face.box.tolist()))
-        columns |= {"score": face.score, "faces": len(faces), "keypoints": face.points.ravel().tolist()}
-        rivals = sum(other.area >= params.several_share * face.area for other in faces[1:])
-        if rivals and params.several == "reject":
-            yield reject(sample, "several_faces", **columns)
+        elif len(large) > 1 and params.several == "all":
+            for number, face in enumerate(large, start=1):
+                yield keep(sample.head(number), **_columns(face, len(faces)))
+        elif len(large) > 1 and params.several == "reject":
+            yield reject(sample, "several_faces", **_columns(faces[0], len(faces)))
         else:
-            yield keep(sample, **columns)
+            yield keep(sample, **_columns(faces[0], len(faces)))
+
+
+def _columns(face: Face, count: int) -> dict[str, object]:
+    columns = dict(zip(("x0", "y0", "x1", "y1"), face.box.tolist()))
+    return {**columns, "score": face.score, "faces": count, "keypoints": face.points.ravel().tolist()}
 
 
 @stage("detect", DetectParams)
 def main(s: Stage[DetectParams], raw: Path, screened: Path, weights: Path, out: Path) -> None:
     """Find the face in each picture, as a box with six key points."""
     code = ["ops.perception.blazeface", "ops.perception.networks"]
-    table = label_shards(s, raw, screened, partial(label, weights=weights), SCHEMA, weights=weights, code=code)
+    look = partial(label, weights=weights)
+    table = label_shards(s, raw, screened, look, SCHEMA, expands=True, weights=weights, code=code)
 
     def draw(image: np.ndarray, row: dict[str, object]) -> np.ndarray:
         x0, y0, x1, y1 = (row[name] for name in ("x0", "y0", "x1", "y1"))

@@ -10,14 +10,16 @@ stands a quarter of a side off the head's middle when it is turned by 45 degrees
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from pydantic import Field
 
@@ -34,6 +36,7 @@ from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
 from ops.runtime.weights import require
 from ops.store import tables
+from ops.store.tables import head_id, picture_of
 
 VIEWS = ("front", "side", "back")
 _NUMBERS = ("crop_size", "yaw", "pitch", "roll", "presence", "flip_error", "disagreement", "outside")
@@ -68,8 +71,8 @@ class HeadsParams(Params):
     max_outside: float = Field(0.35, ge=0, le=1, description="share outside the picture")  # unpublished: our choice
     # SphereHead App. 0.B uses a YOLO head network; a picture without a box falls there
     boxes: Literal["embedded", "yolo"] = Field("embedded", description="yolo: the user's network, `lineament weights`")
-    # As for faces in ops.curate.detect: never all, a picture's id names one head. Unpublished: our choice
-    several: Literal["reject", "largest"] = Field("reject", description="of several heads, keep none or one")
+    # As for faces in ops.curate.detect, whose word it is unless boxes are the user's. Unpublished: our choice
+    several: Literal["reject", "largest", "all"] = Field("reject", description="of several heads, keep these")
     several_share: float = Field(0.4, description="a second head counts from this share of the largest's area")  # ours
     scale: float = Field(1.0, gt=0, description="of the square; the focal length shrinks with it")  # eq. 8 and FFHQ
 
@@ -117,16 +120,18 @@ class Step:
         return Square(square.centre + shift, square.side * self.scale, square.roll, square.yaw, square.pitch)
 
 
-def mean_step(pairs: Sequence[tuple[Square, Square]]) -> Step:
+def mean_step(pairs: Iterable[tuple[Square, Square]]) -> Step:
     """The mean step from the first squares to the second, to a hundredth; none without pairs.
 
     Rounded, so that a few new pictures do not move the squares of all others, whose later labels then stand.
     """
-    if not pairs:
+    steps = [
+        (np.log(true.side / seen.side), (true.centre - seen.centre) @ seen.down / seen.side) for seen, true in pairs
+    ]
+    if not steps:
         return Step()
-    scale = np.exp(np.mean([np.log(true.side / seen.side) for seen, true in pairs]))
-    down = np.mean([(true.centre - seen.centre) @ seen.down / seen.side for seen, true in pairs])
-    return Step(round(float(scale), 2), round(float(down), 2))
+    scale, down = np.mean(steps, axis=0)
+    return Step(round(float(np.exp(scale)), 2), round(float(down), 2))
 
 
 def square_of_face(quad: np.ndarray, camera: np.ndarray, distance: float) -> Square:
@@ -169,32 +174,67 @@ def view_of(yaw: float) -> str:
 
 
 def see(samples: Iterator[Sample], params: HeadsParams, network: Path) -> Iterable[dict[str, Any]]:
-    """One row a picture: the head as the network sees it."""
-    for sample in samples:
-        row = sample.row
-        image, heads, start = sample.decode(), row["faces"], None
+    """One row a head, as the network sees it: those of the stage ``detect``, or all that the user's boxes are about."""
+    for key, some in groupby(samples, key=lambda sample: picture_of(sample.id)):
+        heads = list(some)
+        image = heads[0].decode()
         if params.boxes == "yolo":
             boxes = [box for box, _ in head_boxes(image, require("yolo_head"))]
-            areas = [float(np.prod(box[2:] - box[:2])) for box in boxes]
-            heads = sum(area >= params.several_share * areas[0] for area in areas)
-            if not boxes:
-                yield reject(sample, "no_head", faces=0)
-                continue
-            start = square_quad(*square_of_box(boxes[0]))
-        elif row["faces"]:
-            low, high = np.array([row["x0"], row["y0"]]), np.array([row["x1"], row["y1"]])
-            start = square_quad((low + high) / 2, float((high - low).max()) * FACE_TO_WINDOW)
-        head = look(image, headpose(network), start)
-        yield keep(
-            sample,
-            **{f"seen_{name}": float(value) for name, value in _numbers(head).items()},
-            presence=head.presence,
-            flip_error=head.flip_error,
-            faces=heads,
-            width=row["width"],
-            height=row["height"],
-            box=[*(head.centre - head.side / 2), *(head.centre + head.side / 2)],
-        )
+            for sample, box, count in _boxed(key, heads, boxes, params):
+                if box is None:
+                    yield reject(sample, "no_head", faces=count)
+                else:
+                    yield _seen(sample, image, count, square_quad(*square_of_box(box)), network)
+            continue
+        for sample in heads:
+            row, start = sample.row, None
+            if row["faces"]:
+                low, high = _corners(row)
+                start = square_quad((low + high) / 2, float((high - low).max()) * FACE_TO_WINDOW)
+            yield _seen(sample, image, row["faces"], start, network)
+
+
+def _boxed(
+    key: str, heads: list[Sample], boxes: list[np.ndarray], params: HeadsParams
+) -> Iterator[tuple[Sample, np.ndarray | None, int]]:
+    """Samples with the boxes that are theirs and the number of heads that count; None where there is none.
+
+    A face takes the largest box about its middle. Of a picture with one sample the largest box is that sample's. What
+    boxes are left are heads without a face, and get new numbers, if all are wanted.
+    """
+    areas = [float(np.prod(box[2:] - box[:2])) for box in boxes]
+    left = [box for box, area in zip(boxes, areas) if area >= params.several_share * areas[0]]
+    count = len(left)
+    for sample in heads:
+        box = next((box for box in left if len(heads) == 1 or _inside(sample.row, box)), None)
+        left = [other for other in left if other is not box]
+        yield sample, box, count
+    if params.several == "all":
+        for number, box in enumerate(left, start=len(heads) + 1):
+            yield replace(heads[0], id=head_id(key, number)), box, count
+
+
+def _corners(row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([row["x0"], row["y0"]]), np.array([row["x1"], row["y1"]])
+
+
+def _inside(row: dict[str, Any], box: np.ndarray) -> bool:
+    middle = np.mean(_corners(row), axis=0)
+    return bool((box[:2] <= middle).all() and (middle <= box[2:]).all())
+
+
+def _seen(sample: Sample, image: np.ndarray, heads: int, start: np.ndarray | None, network: Path) -> dict[str, Any]:
+    head = look(image, headpose(network), start)
+    return keep(
+        sample,
+        **{f"seen_{name}": float(value) for name, value in _numbers(head).items()},
+        presence=head.presence,
+        flip_error=head.flip_error,
+        faces=heads,
+        width=sample.row["width"],
+        height=sample.row["height"],
+        box=[*(head.centre - head.side / 2), *(head.centre + head.side / 2)],
+    )
 
 
 FACE_TO_WINDOW = 2.5  # BlazeFace's box holds the face alone; unpublished: our choice
@@ -210,18 +250,19 @@ def decide(
     faces: dict[str, Square],
     ratios: dict[str, float],
     params: HeadsParams,
-    rivals: set[str] | None = None,
+    rivals: Container[str] | None = None,
+    step: Step | None = None,
 ) -> pa.Table:
     """Choose the way for each picture, correct the network's squares, and apply the limits.
 
     Args:
         seen: what see() said; faces: squares of the pictures with a front camera; ratios: each one's by FFHQ's square.
         rivals: pictures in which more than one head counts; by the column ``faces`` if not given.
+        step: the mean step of all pictures; of these if not given.
     """
     rows = seen.to_pylist()
     squares = {row["id"]: _square(row) for row in rows if row["kept"]}
-    sure = [(squares[key], faces[key]) for key in squares if key in faces]
-    step = mean_step(sure)
+    step = step or mean_step((squares[key], faces[key]) for key in squares if key in faces)
     result = []
     for row in rows:
         key = row["id"]
@@ -299,37 +340,76 @@ def main(
         "models.camera",
     ]
     seen = label_shards(
-        s, raw, screened, partial(see, network=network), SEEN, joined=[detected], weights=network, code=code
+        s,
+        raw,
+        detected,
+        partial(see, network=network),
+        SEEN,
+        joined=[screened],
+        rejected_too=True,
+        expands=True,
+        weights=network,
+        code=code,
     )
-    quads = {row["id"]: np.array(row["quad"]).reshape(4, 2) for row in tables.read(aligned).to_pylist()}
-    faces, ratios = {}, {}
-    for row in tables.kept(tables.read(cameras)).to_pylist():
-        quad = quads[row["id"]]
-        faces[row["id"]] = square_of_face(quad, np.array(row["camera"]), row["distance"])
-        ratios[row["id"]] = faces[row["id"]].side / quad_side(quad)
+    front = _Front(cameras, aligned)
+    step = mean_step(pair for part in seen for pair in _pairs(part, front.squares(part)[0]))
     rivals = None
     if s.params.boxes == "embedded":  # the stage detect has judged already whether small faces count
-        rivals = {row["id"] for row in tables.read(detected).to_pylist() if row["reason"] == "several_faces"}
-    table = decide(seen, faces, ratios, s.params, rivals)
-    table = review.apply(table, review.read(), _by_hand)
+        said = tables.read(detected, tables.NAMES)
+        rivals = set(said.column("id").filter(pc.equal(said.column("reason"), "several_faces")).to_pylist())
+    decisions = review.read()
+
+    def decided(part: pa.Table) -> pa.Table:
+        return review.apply(decide(part, *front.squares(part), s.params, rivals, step), decisions, _by_hand)
+
     finish(
         s,
-        table,
+        seen.map(decided),
         raw,
         out,
         lambda image, row: draw_polygon(image, np.array(row["quad"]).reshape(4, 2)),
         lambda row: f"{row['yaw']:+.0f} {row['method']}",
     )
-    rows = tables.kept(table).to_pylist()
+    kept = tables.kept(tables.read(out, [*tables.NAMES, "view", "method", "flip_error"]))
+    errors = tables.read(out, [*tables.NAMES, "flip_error"]).column("flip_error").drop_null().to_numpy()
     s.metrics(
         {
-            "views": {view: sum(row["view"] == view for row in rows) for view in VIEWS},
-            "methods": {way: sum(row["method"] == way for row in rows) for way in ("landmarks", "network")},
-            "median_flip_error": round(float(np.median(seen.column("flip_error").to_numpy())), 3)
-            if len(seen)
-            else None,
+            "views": {view: pc.sum(pc.equal(kept.column("view"), view)).as_py() or 0 for view in VIEWS},
+            "methods": {
+                way: pc.sum(pc.equal(kept.column("method"), way)).as_py() or 0 for way in ("landmarks", "network")
+            },
+            "median_flip_error": round(float(np.median(errors)), 3) if len(errors) else None,
         }
     )
+
+
+class _Front:
+    """The squares of the heads whose camera the face path found, read for some heads at a time."""
+
+    def __init__(self, cameras: Path, aligned: Path) -> None:
+        self._paths = (cameras, aligned)
+        self._ids = [tables.ids(path) for path in self._paths]
+
+    def squares(self, part: pa.Table) -> tuple[dict[str, Square], dict[str, float]]:
+        """Squares, and their sides by those of FFHQ's squares, by id, of those of a table that have one."""
+        ids = part.column("id").combine_chunks()
+        numbers = [tables.places(ids, known, exactly=True) for known in self._ids]
+        there = numbers[0] >= 0
+        found, ratios = {}, {}
+        rows = [tables.take(path, some[there]) for path, some in zip(self._paths, numbers)]
+        for camera, aligned in zip(*rows, strict=True):
+            if camera["kept"]:
+                quad = np.array(aligned["quad"]).reshape(4, 2)
+                square = square_of_face(quad, np.array(camera["camera"]), camera["distance"])
+                found[camera["id"]], ratios[camera["id"]] = square, square.side / quad_side(quad)
+        return found, ratios
+
+
+def _pairs(seen: pa.Table, faces: dict[str, Square]) -> Iterator[tuple[Square, Square]]:
+    """The network's square and the true one of each head that has both."""
+    for row in seen.to_pylist():
+        if row["kept"] and row["id"] in faces:
+            yield _square(row), faces[row["id"]]
 
 
 if __name__ == "__main__":

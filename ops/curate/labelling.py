@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class Sample:
     """One raw picture with what the steps before said of it.
 
     Attributes:
-        id: first 16 hex digits of the sha256 of the bytes.
+        id: first 16 hex digits of the sha256 of the bytes; of one of several heads, see ops.store.tables.
         extension: by content, e.g. ``jpg``.
         data: the original bytes.
         row: the sample's row in the previous step's table, joined with others asked for.
@@ -40,6 +41,10 @@ class Sample:
     extension: str
     data: bytes
     row: dict[str, Any]
+
+    def head(self, number: int) -> Sample:
+        """One of several heads of the picture, numbered from 1, as a sample of its own."""
+        return replace(self, id=tables.head_id(self.id, number))
 
     def decode(self) -> np.ndarray:
         """The upright picture, (H, W, 3) uint8 RGB; raises PictureError."""
@@ -59,6 +64,31 @@ def reject(sample: Sample, reason: str, **columns: Any) -> dict[str, Any]:
     return {"id": sample.id, **columns, "kept": False, "reason": reason}
 
 
+class Labelled:
+    """What a step says of all samples: one table a raw shard, in the order of the shards, read when asked for.
+
+    Iterating gives the tables one after the other, so memory does not grow with their number.
+    """
+
+    def __init__(self, parts: Sequence[Path], edits: Sequence[Callable[[pa.Table], pa.Table]] = ()) -> None:
+        self._parts, self._edits = parts, tuple(edits)
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        for part in self._parts:
+            table = pq.read_table(part)
+            for edit in self._edits:
+                table = edit(table)
+            yield table
+
+    def map(self, edit: Callable[[pa.Table], pa.Table]) -> Labelled:
+        """The same with every table changed by a function of it alone."""
+        return Labelled(self._parts, (*self._edits, edit))
+
+    def whole(self, *names: str) -> pa.Table:
+        """Some columns of all samples, or all columns if none is named."""
+        return pa.concat_tables([table.select(names) if names else table for table in self])
+
+
 def label_shards(
     s: Stage[Any],
     raw: Path,
@@ -67,11 +97,13 @@ def label_shards(
     schema: pa.Schema,
     *,
     joined: Sequence[Path] = (),
+    rejected_too: bool = False,
+    expands: bool = False,
     files: Path | None = None,
     weights: Path | None = None,
     code: Sequence[str] = (),
     workers: int | None = None,
-) -> pa.Table:
+) -> Labelled:
     """Label every sample that the previous step kept.
 
     Args:
@@ -81,112 +113,147 @@ def label_shards(
         labeller: picklable; takes the samples of one shard and the parameters, gives one row a sample in the same order
             (see keep and reject).
         schema: of the table, see ops.store.tables.schema.
-        joined: tables of earlier steps whose columns are added to each sample's row.
+        joined: tables of earlier steps whose columns are added to each sample's row. What a table says of a picture is
+            said of each of its heads.
+        rejected_too: label what the previous step rejected as well.
+        expands: whether the labeller may give several rows for a sample, each a head with an id of its own.
         files: folder that gets the side-car tars, one a raw shard, where rows hold FILES.
         weights: folder of networks that the labels depend on.
         code: modules the labels depend on besides the labeller's own.
         workers: processes.
 
     Returns:
-        the whole table, in the order of the shards; the caller publishes it with ops.store.tables.write.
+        the tables of all shards; finish publishes them.
 
     Raises:
         LineamentError: damaged shards or tables, or a table that does not fit the shards.
     """
-    before = _rows_before(previous, joined) if previous is not None else None
     networks = sorted(file_sha256(path) for path in weights.iterdir()) if weights is not None else []
     shards = shard_paths(raw)
+    before = [None] * len(shards) if previous is None else _before(shards, previous, joined, rejected_too)
     pieces = []
-    for path in shards:
-        shard = Shard(path)
-        rows = None if before is None else [before[key] for key in shard.keys if key in before]
-        pieces.append(Piece(path.stem, digest(shard.sha256, rows, networks), (path, rows, s.params)))
+    for path, where in zip(shards, before, strict=True):
+        rows = None if where is None else _rows(where)
+        identity = digest(Shard(path).sha256, rows, networks)
+        pieces.append(Piece(path.stem, identity, (path, where, s.params)))
     origin = labeller.func if isinstance(labeller, partial) else labeller
     modules = [__name__, origin.__module__, *code]
-    parts = run_pieces(s, pieces, partial(_label_shard, labeller, schema), code=modules, workers=workers)
-    table = pa.concat_tables([pq.read_table(part / _TABLE) for part in parts])
-    if before is not None and len(table) != len(before):
-        raise LineamentError(
-            f"{previous}: keeps {len(before)} samples, but {raw} has only {len(table)} of them. "
-            "The table belongs to other shards: run the stages before this one again."
-        )
+    work = partial(_label_shard, labeller, schema, expands)
+    parts = run_pieces(s, pieces, work, code=modules, workers=workers)
     if files is not None:
         with publish(files, folder=True) as folder:
             for shard_path, part in zip(shards, parts, strict=True):
                 shutil.copyfile(part / _TAR, folder / shard_path.name)
                 shutil.copyfile(index_path(part / _TAR), index_path(folder / shard_path.name))
-    return table
+    return Labelled([part / _TABLE for part in parts])
 
 
 def finish(
     s: Stage[Any],
-    table: pa.Table,
+    labelled: Iterable[pa.Table],
     raw: Path,
     out: Path,
     draw: Callable[[np.ndarray, dict[str, Any]], np.ndarray],
     caption: Callable[[dict[str, Any]], str],
+    joined: Sequence[Path] = (),
 ) -> None:
     """Publish a step's table, its counts, and a sheet of some kept and some rejected pictures.
 
     Args:
         s: the running stage.
-        table: what label_shards gave.
+        labelled: what label_shards gave, or tables in its place.
         raw: folder of raw shards.
         out: where the table goes.
         draw: marks on a picture what its row says.
         caption: the words below a kept picture; below a rejected one stands the reason.
+        joined: tables of earlier steps whose columns the drawn rows get too.
     """
-    tables.write(out, table, s.name)
-    counts = tables.counts(table)
+    tables.write(out, labelled, s.name)
+    base = tables.read(out, tables.NAMES)
+    counts = tables.counts(base)
     s.log(f"{counts['kept']} of {counts['in']} kept; {counts['reasons'] or 'none rejected'}")
     s.metrics(counts)
-    s.preview(_sheet(table, raw, draw, caption))
+    s.preview(_sheet(base, out, joined, raw, draw, caption))
 
 
 def _sheet(
-    table: pa.Table,
+    base: pa.Table,
+    out: Path,
+    joined: Sequence[Path],
     raw: Path,
     draw: Callable[[np.ndarray, dict[str, Any]], np.ndarray],
     caption: Callable[[dict[str, Any]], str],
     shown: int = 24,
 ) -> np.ndarray:
-    where = {key: shard for shard in map(Shard, shard_paths(raw)) for key in shard.keys}
+    stays = base.column("kept").to_numpy()
+    some = [np.flatnonzero(stays), np.flatnonzero(~stays)]
+    numbers = np.concatenate([each[_evenly(len(each), shown)] for each in some])
+    ids = base.column("id").take(pa.array(numbers)).combine_chunks()
+    rows = _rows([(out, numbers), *((path, tables.places(ids, tables.ids(path))) for path in joined)])
+    wanted = set(tables.pictures_of(ids).to_pylist())
+    where = {key: path for path in shard_paths(raw) for key in Shard(path).keys if key in wanted}
     images, captions = [], []
-    for stays in (True, False):
-        chosen = [row for row in table.to_pylist() if row["kept"] is stays]
-        for number in np.linspace(0, len(chosen) - 1, min(shown, len(chosen))).astype(int):
-            row = chosen[number]
-            shard = where[row["id"]]
-            field = shard.original_field(row["id"])
-            try:
-                image = pictures.decode(shard.read(row["id"], field))
-                images.append(draw(image, row) if stays else image)
-            except PictureError:
-                images.append(np.full((64, 64, 3), 160, np.uint8))
-            captions.append(caption(row) if stays else row["reason"])
+    for row in rows:
+        key = tables.picture_of(row["id"])
+        shard = Shard(where[key])
+        field = shard.original_field(key)
+        try:
+            image = pictures.decode(shard.read(key, field))
+            images.append(draw(image, row) if row["kept"] else image)
+        except PictureError:
+            images.append(np.full((64, 64, 3), 160, np.uint8))
+        captions.append(caption(row) if row["kept"] else row["reason"])
     return contact_sheet(images, captions)
 
 
-def _rows_before(previous: Path, joined: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    rows = {row["id"]: row for row in tables.kept(tables.read(previous)).to_pylist()}
+def _evenly(count: int, shown: int) -> np.ndarray:
+    return np.linspace(0, count - 1, min(shown, count)).astype(int)
+
+
+Where = list[tuple[Path, np.ndarray]]
+"""What was said of the samples of a shard: tables, and the numbers of the samples' rows in each."""
+
+
+def _before(shards: Sequence[Path], previous: Path, joined: Sequence[Path], rejected_too: bool) -> list[Where]:
+    """Where each shard's samples are in the tables before, without reading more of these than the ids."""
+    base = tables.read(previous, tables.NAMES)
+    wanted = np.arange(len(base)) if rejected_too else np.flatnonzero(base.column("kept").to_numpy())
+    ids = base.column("id").take(pa.array(wanted)).combine_chunks()
+    keys = [pa.array(Shard(path).keys, pa.string()) for path in shards]
+    order = tables.places(ids, pa.concat_arrays(keys))
+    if (order < 0).any():
+        raise LineamentError(
+            f"{previous}: keeps {len(order)} samples, but {shards[0].parent} has only {(order >= 0).sum()} of them. "
+            "The table belongs to other shards: run the stages before this one again."
+        )
+    found = [(previous, wanted)]
     for path in joined:
-        others = {row["id"]: row for row in tables.read(path).to_pylist()}
-        for key, row in rows.items():
-            if key not in others:
-                raise LineamentError(f"{path}: has no row for {key}. Run the stages before this one again.")
-            rows[key] = {**others[key], **row}
+        numbers = tables.places(ids, tables.ids(path))
+        if (numbers < 0).any():
+            missing = ids[int(np.argmax(numbers < 0))].as_py()
+            raise LineamentError(f"{path}: has no row for {missing}. Run the stages before this one again.")
+        found.append((path, numbers))
+    sequence = np.argsort(order, kind="stable")
+    cuts = np.searchsorted(order[sequence], np.cumsum([len(some) for some in keys])[:-1])
+    parts = np.split(sequence, cuts)
+    return [[(path, numbers[part]) for path, numbers in found] for part in parts]
+
+
+def _rows(where: Where) -> list[dict[str, Any]]:
+    """The samples' rows; where tables have a column in common, the earlier table's holds."""
+    (first, numbers), *others = where
+    rows = tables.take(first, numbers)
+    for path, more in others:
+        rows = [{**other, **row} for row, other in zip(rows, tables.take(path, more), strict=True)]
     return rows
 
 
 def _label_shard(
-    labeller: Labeller,
-    schema: pa.Schema,
-    payload: tuple[Path, list[dict[str, Any]] | None, Any],
-    out: Path,
+    labeller: Labeller, schema: pa.Schema, expands: bool, payload: tuple[Path, Where | None, Any], out: Path
 ) -> None:
-    path, rows, params = payload
+    path, where, params = payload
     shard = Shard(path)
-    wanted = [{"id": key} for key in shard.keys] if rows is None else rows
+    wanted = [{"id": key} for key in shard.keys] if where is None else _rows(where)
     out.mkdir()
     labelled = []
     with TarWriter(out / _TAR) as tar:
@@ -194,12 +261,22 @@ def _label_shard(
             if FILES in row:
                 tar.add(row["id"], row.pop(FILES))
             labelled.append(row)
-    if [row["id"] for row in labelled] != [row["id"] for row in wanted]:
+    given = [row["id"] for row in labelled]
+    if expands:  # of each picture as often as it has rows, so compare pictures
+        pairs = [[key for key, _ in itertools.groupby(map(tables.picture_of, ids))] for ids in (given, _names(wanted))]
+    else:
+        pairs = [given, _names(wanted)]
+    if pairs[0] != pairs[1]:
         raise LineamentError(f"{path}: the labeller returned other samples than it was given.")
     pq.write_table(pa.Table.from_pylist(labelled, schema=schema), out / _TABLE)
 
 
+def _names(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["id"] for row in rows]
+
+
 def _samples(shard: Shard, rows: list[dict[str, Any]]) -> Iterator[Sample]:
     for row in rows:
-        extension = shard.original_field(row["id"])
-        yield Sample(row["id"], extension, shard.read(row["id"], extension), row)
+        key = tables.picture_of(row["id"])
+        extension = shard.original_field(key)
+        yield Sample(row["id"], extension, shard.read(key, extension), row)

@@ -168,18 +168,17 @@ def main(
         weights=network,
         code=code,
     )
-    quads = {row["id"]: np.array(row["quad"]).reshape(4, 2) for row in tables.read(heads).to_pylist()}
     found = {key: shard for shard in map(Shard, shard_paths(parsings)) for key in shard.keys}
 
     def draw(image: np.ndarray, row: dict[str, object]) -> np.ndarray:
         key = str(row["id"])
-        crop = pictures.resize(crop_quad(image, quads[key], 256), 256)
+        crop = pictures.resize(crop_quad(image, np.array(row["quad"]).reshape(4, 2), 256), 256)
         classes = pictures.decode_grey(found[key].read(key, "png"))
         classes = cv2.resize(classes, (256, 256), interpolation=cv2.INTER_NEAREST)
         return np.rint(0.4 * crop + 0.6 * coloured(classes)).astype(np.uint8)
 
-    finish(s, table, raw, out, draw, lambda row: f"{100 * row['parsing_ratio']:.0f} %")
-    kept = tables.kept(table)
+    finish(s, table, raw, out, draw, lambda row: f"{100 * row['parsing_ratio']:.0f} %", [heads])
+    kept = tables.kept(tables.read(out, [*tables.NAMES, *_NUMBERS]))
     if len(kept):
         middle = {f"median_{n}": round(float(np.nanmedian(_column(kept, n))), 4) for n in _NUMBERS}
         s.metrics(middle)

@@ -59,7 +59,7 @@ def read(path: Path = LIST) -> dict[str, Decision]:
         raise LineamentError(f"{path}: cannot be read ({error}).") from None
     for number, row in enumerate(rows, start=2):
         key, what = (row.get("id") or "").strip(), (row.get("decision") or "").strip()
-        if not re.fullmatch(r"[0-9a-f]{16}", key):
+        if not re.fullmatch(r"[0-9a-f]{16}(-h\d+)?", key):
             raise LineamentError(f"{path}, row {number}: '{key}' is no sample id.")
         try:
             yaw, pitch = (float(row.get(name) or 0.0) for name in ("yaw", "pitch"))

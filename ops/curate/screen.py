@@ -122,11 +122,12 @@ def mark_duplicates(table: pa.Table, bits: int) -> pa.Table:
 @stage("screen", ScreenParams)
 def main(s: Stage[ScreenParams], raw: Path, out: Path) -> None:
     """Say which raw pictures can be used: decodable, large, sharp, and seen once."""
-    table = label_shards(s, raw, None, screen, SCHEMA, code=["ops.store.pictures", "ops.curate.duplicates"])
+    labelled = label_shards(s, raw, None, screen, SCHEMA, code=["ops.store.pictures", "ops.curate.duplicates"])
+    table = labelled.whole()  # duplicates are a matter of all pictures; a row takes some 100 bytes
     table = takedown.mark(table, takedown.read(), raw / CRAWLED, s.params.duplicate_bits)
     table = review.reject(table, review.read())
     table = mark_duplicates(table, s.params.duplicate_bits)
-    finish(s, table, raw, out, lambda image, row: image, lambda row: f"{row['width']}x{row['height']}")
+    finish(s, [table], raw, out, lambda image, row: image, lambda row: f"{row['width']}x{row['height']}")
 
 
 if __name__ == "__main__":

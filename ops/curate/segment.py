@@ -56,16 +56,15 @@ def main(
         weights=weights,
         code=["ops.curate.crop", "ops.perception.selfie", "ops.perception.networks"],
     )
-    quads = {row["id"]: np.array(row["quad"]).reshape(4, 2) for row in tables.read(aligned).to_pylist()}
     found = {key: shard for shard in map(Shard, shard_paths(masks)) for key in shard.keys}
 
     def draw(image: np.ndarray, row: dict[str, object]) -> np.ndarray:
         key = str(row["id"])
-        crop = crop_quad(image, quads[key], LOOK)
+        crop = crop_quad(image, np.array(row["quad"]).reshape(4, 2), LOOK)
         mask = pictures.resize(pictures.decode_grey(found[key].read(key, "png")), LOOK)[..., None] / 255
         return np.rint(crop * (0.25 + 0.75 * mask) + np.array([0, 90, 160]) * 0.75 * (1 - mask)).astype(np.uint8)
 
-    finish(s, table, raw, out, draw, lambda row: f"{100 * row['mask_ratio']:.0f} %")
+    finish(s, table, raw, out, draw, lambda row: f"{100 * row['mask_ratio']:.0f} %", [aligned])
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The takedown list: pictures that must be in nothing that is made from now on.
 
 ``data/takedown.csv``, which git tracks, names a picture a row, by as much as is known of it: sample id, sha256, URL,
-perceptual hash. The stage ``screen`` rejects whatever matches, and near-duplicates of it, so that everything downstream
-follows at the next run; crawls do not store it again.
+perceptual hash. With a picture go all its heads; the id of one of them names the picture. The stage ``screen`` rejects
+whatever matches, and near-duplicates of it, so that everything downstream follows at the next run; crawls do not store
+it again.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def read(path: Path = LIST) -> Takedown:
     for number, row in enumerate(rows(path), start=2):
         values = {name: (row.get(name) or "").strip() for name in COLUMNS}
         for name, form in _FORMS.items():
-            values[name] = values[name].lower()
+            values[name] = tables.picture_of(values[name].lower())
             if values[name] and not re.fullmatch(form, values[name]):
                 raise LineamentError(f"{path}, row {number}: '{values[name]}' is no {name}.")
         if not any(values[name] for name in ("id", "sha256", "url", "phash")):

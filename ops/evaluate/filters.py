@@ -117,7 +117,7 @@ def _spared(one: Filter, truth: dict[str, Any]) -> bool:
 
 def _shows_nothing(truth: dict[str, Any]) -> bool:
     """Whether a person is there of whose face nothing can be seen."""
-    visible = truth.get("landmarks68_visible")
+    visible = truth.get("landmarks68_visible") or []
     return bool(visible) and not any(visible[FACE:])
 
 

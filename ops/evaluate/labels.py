@@ -282,7 +282,11 @@ def overlays(raw: Path, labels: Path, count: int) -> np.ndarray | None:
     images, captions = [], []
     for row_of_fits in chosen:
         for row in row_of_fits:
-            images.append(_overlay(where[row["id"]], row, quads[row["id"]], partial(overlay, model=target().model)))
+            images.append(
+                _overlay(
+                    where[tables.picture_of(row["id"])], row, quads[row["id"]], partial(overlay, model=target().model)
+                )
+            )
             captions.append(f"{row['residual']:.2f} %" if row["kept"] else f"{row['reason']}")
         blanks = count - len(row_of_fits) if row_of_fits else 0
         images += [np.full((8, 8, 3), 250, np.uint8)] * blanks
@@ -291,9 +295,9 @@ def overlays(raw: Path, labels: Path, count: int) -> np.ndarray | None:
 
 
 def _overlay(shard: Shard, row: dict[str, Any], quad: np.ndarray, draw: Any) -> np.ndarray:
-    field = shard.original_field(row["id"])
+    picture = tables.picture_of(row["id"])
     try:
-        crop = crop_quad(pictures.decode(shard.read(row["id"], field)), quad, 240)
+        crop = crop_quad(pictures.decode(shard.read(picture, shard.original_field(picture))), quad, 240)
     except PictureError:
         return np.full((64, 64, 3), 160, np.uint8)
     return draw(crop, identity=row["identity"], expression=row["expression"], camera=row["camera"])

@@ -199,15 +199,16 @@ def main(
     code = [f"ops.{name}" for name in ("curate.crop", "fit.torso", "fit.solver", "perception.blazepose")]
     code += ["ops.perception.selfie", "models.camera", "models.parametric.person", "models.parametric.person_basis"]
     work = partial(label, weights=weights)
-    table = label_shards(s, raw, previous, work, SCHEMA, joined=[cameras, aligned], weights=weights, code=code)
-    before = {row["id"]: row for row in tables.read(aligned).to_pylist()}
-    crops = {row["id"]: row["camera"] for row in tables.read(cameras).to_pylist()}
+    labelled = label_shards(s, raw, previous, work, SCHEMA, joined=[cameras, aligned], weights=weights, code=code)
+
+    keys = tables.ids(cameras)
 
     def draw(image: np.ndarray, row: dict[str, Any]) -> np.ndarray:
-        quad = np.array(before[row["id"]]["quad"]).reshape(4, 2)
-        return overlay(image, quad, np.array(crops[row["id"]]), row)
+        (crop,) = tables.take(cameras, tables.places(pa.array([row["id"]]), keys))
+        return overlay(image, np.array(row["quad"]).reshape(4, 2), np.array(crop["camera"]), row)
 
-    finish(s, table, raw, out, draw, lambda row: f"{row['residual']:.1f} %")
+    finish(s, labelled, raw, out, draw, lambda row: f"{row['residual']:.1f} %", [aligned])
+    table = tables.read(out, [*tables.NAMES, "converged", "residual"])
     fitted = table.filter(table.column("converged"))
     s.metrics({"converged": len(fitted)})
     if len(fitted):

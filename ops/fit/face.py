@@ -135,14 +135,14 @@ def _crop(sample: Sample, side: int) -> np.ndarray:
 def main(s: Stage[FitFaceParams], raw: Path, cameras: Path, aligned: Path, landmarks: Path, out: Path) -> None:
     """Fit the face model to the landmarks of each face."""
     code = ["ops.curate.crop", "models.parametric.person_basis", *CODE_MODULES]
-    table = label_shards(s, raw, cameras, label, SCHEMA, joined=[aligned, landmarks], code=code)
-    quads = {row["id"]: np.array(row["quad"]).reshape(4, 2) for row in tables.read(aligned).to_pylist()}
+    labelled = label_shards(s, raw, cameras, label, SCHEMA, joined=[aligned, landmarks], code=code)
 
     def draw(image: np.ndarray, row: dict[str, Any]) -> np.ndarray:
-        crop = crop_quad(image, quads[row["id"]], DRAWN)
+        crop = crop_quad(image, np.array(row["quad"]).reshape(4, 2), DRAWN)
         return overlay(crop, target().model, row["identity"], row["expression"], row["camera"])
 
-    finish(s, table, raw, out, draw, lambda row: f"{row['residual']:.1f} %")
+    finish(s, labelled, raw, out, draw, lambda row: f"{row['residual']:.1f} %", [aligned])
+    table = tables.read(out, [*tables.NAMES, "converged", "residual"])
     if len(table):
         s.metrics(
             {

@@ -220,7 +220,7 @@ def _fallen(root: Path, source: str, shown: int) -> tuple[list[np.ndarray], list
         rows = pq.read_table(path, columns=["id", "reason"]).drop_null()
         for reason in sorted(set(rows.column("reason").unique().to_pylist()) - {"taken_down"}):
             ids = rows.filter(pc.equal(rows.column("reason"), reason)).column("id")[:SHEET_ROWS].to_pylist()
-            chosen += [(key, f"{step}: {reason}") for key in ids]
+            chosen += [(tables.picture_of(key), f"{step}: {reason}") for key in ids]
     chosen = [chosen[i] for i in np.unique(np.linspace(0, len(chosen) - 1, min(shown, len(chosen))).astype(int))]
     raw = root / "data/raw" / source
     wanted = [key for key, _ in chosen]

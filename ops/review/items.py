@@ -21,6 +21,7 @@ from ops.curate.sheets import draw_points
 from ops.runtime.errors import LineamentError, PictureError
 from ops.store import pictures
 from ops.store.parsing import coloured
+from ops.store.tables import picture_of
 from ops.store.tar import Shard
 from ops.trace import LABELS, RAW, rows_of
 
@@ -147,12 +148,12 @@ def draw(root: Path, item: Item, decision: Decision | None = None) -> np.ndarray
     Raises:
         PictureError: the picture cannot be decoded.
     """
-    row = next(iter(rows_of(root / RAW / item.source / TABLE, item.id)), None)
+    picture = picture_of(item.id)
+    row = next(iter(rows_of(root / RAW / item.source / TABLE, picture)), None)
     if row is None or row["shard"] is None:
         raise PictureError("gone", f"{item.id} is in no raw shard of {item.source}")
     shard = Shard(root / RAW / item.source / f"{row['shard']}.tar")
-    extension = shard.original_field(item.id)
-    crop = crop_quad(pictures.decode(shard.read(item.id, extension)), item.quad, SIDE)
+    crop = crop_quad(pictures.decode(shard.read(picture, shard.original_field(picture))), item.quad, SIDE)
     crop = _with_mask(crop, root / LABELS / item.source, item, f"{row['shard']}.tar")
     points = root / LABELS / item.source / "landmarks.parquet"
     for found in rows_of(points, item.id, ["id", "points"]) if points.is_file() else ():

@@ -23,7 +23,7 @@ from ops.runtime.params import Params
 from ops.runtime.publish import publish
 from ops.runtime.shardwork import Piece, digest, run_pieces
 from ops.runtime.stage import Stage, stage
-from ops.shards.crops import CODE, cut_square, read_picture
+from ops.shards.crops import CODE, cut_square, read_picture, read_provenance
 from ops.store import pictures, tables
 from ops.store.reader import ShardDataset
 from ops.store.tar import Shard, ShardWriter, TarWriter, shard_paths
@@ -83,13 +83,12 @@ def _pieces_of(
     quads = {row["id"]: row["quad"] for row in tables.read(labels / "align.parquet").to_pylist()}
     cameras = {row["id"]: row for row in tables.read(labels / "camera.parquet").to_pylist()}
     fits = fits_of(labels)
+    samples = tables.by_picture(final)
     pieces = []
     for path in shard_paths(raw):
         shard = Shard(path)
         rows = []
-        for key in shard.keys:
-            if key not in final:
-                continue
+        for key in (key for picture in shard.keys for key in samples.get(picture, ())):
             if abs(cameras[key]["yaw"]) > params.max_yaw:
                 lost["turned_too_far"] += 1
                 continue
@@ -124,7 +123,7 @@ def _crop_shard(params: FaceShardsParams, payload: tuple[str, Path, Path, list[d
             key = row["id"]
             crop = cut_square(read_picture(shard, key), row, size, params.anonymise)
             mask = pictures.resize(pictures.decode_grey(masks.read(key, "png")), size)
-            provenance = json.loads(shard.read(key, "json"))
+            provenance = read_provenance(shard, key)
             label = {
                 "camera": row["camera"],
                 "yaw": row["yaw"],

@@ -26,7 +26,7 @@ from ops.runtime.params import Params
 from ops.runtime.publish import publish
 from ops.runtime.shardwork import Piece, digest, run_pieces
 from ops.runtime.stage import Stage, stage
-from ops.shards.crops import CODE, cut_square, read_picture
+from ops.shards.crops import CODE, cut_square, read_picture, read_provenance
 from ops.store import pictures, tables
 from ops.store.parsing import coloured
 from ops.store.reader import ShardDataset
@@ -47,8 +47,8 @@ class HeadShardsParams(Params):
 
 
 def is_held_out(identity: str | None, key: str, share: float) -> bool:
-    """Whether a sample is kept out of training: by its person if known, else by itself. Depends on nothing else."""
-    name = f"person {identity}" if identity is not None else f"sample {key}"
+    """Whether a sample is kept out of training: by its person if known, else by its picture, and by nothing else."""
+    name = f"person {identity}" if identity is not None else f"sample {tables.picture_of(key)}"
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
     return number < share * 2**64
 
@@ -93,13 +93,12 @@ def main(s: Stage[HeadShardsParams], raw: Path, labels: Path, balance: Path, out
 def _pieces_of(source: str, raw: Path, labels: Path, balance: dict[str, dict[str, Any]]) -> list[Piece]:
     """One piece a raw shard: the rows to crop, with everything known of them."""
     heads = {row["id"]: row for row in tables.read(labels / source / "heads.parquet").to_pylist()}
+    samples = tables.by_picture(key for key, row in balance.items() if row["source"] == source)
     pieces = []
     for path in shard_paths(raw / source):
         shard = Shard(path)
         rows = []
-        for key in shard.keys:
-            if key not in balance or balance[key]["source"] != source:
-                continue
+        for key in (key for picture in shard.keys for key in samples.get(picture, ())):
             if key not in heads:
                 raise LineamentError(f"{labels / source}: has no head for {key}. Run the stages before this one again.")
             label = {name: heads[key][name] for name in _LABELS}
@@ -122,7 +121,7 @@ def _crop_shard(params: HeadShardsParams, payload: tuple[str, Path, Path, list[d
             mask = pictures.resize(pictures.decode_grey(parsings.read(key, "mask.png")), size)
             classes = pictures.decode_grey(parsings.read(key, "png"))
             classes = cv2.resize(classes, (size, size), interpolation=cv2.INTER_NEAREST)
-            provenance = json.loads(shard.read(key, "json"))
+            provenance = read_provenance(shard, key)
             label = {
                 **{name: row[name] for name in (*_LABELS, "duplicates")},
                 "source": source,

@@ -32,7 +32,7 @@ from ops.runtime.params import Params
 from ops.runtime.publish import publish
 from ops.runtime.shardwork import Piece, digest, run_pieces
 from ops.runtime.stage import Stage, stage
-from ops.shards.crops import CODE, read_picture
+from ops.shards.crops import CODE, read_picture, read_provenance
 from ops.store import pictures, tables
 from ops.store.reader import ShardDataset
 from ops.store.tar import Shard, ShardWriter, TarWriter, shard_paths
@@ -131,17 +131,18 @@ def _pieces_of(source: str, raw: Path, labels: Path, lost: Counter[str]) -> list
     faces = {row["id"]: row for row in tables.kept(tables.read(labels / "fit_face.parquet")).to_pylist()}
     bodies = {row["id"]: row for row in tables.kept(tables.read(labels / "fit_body.parquet")).to_pylist()}
     quads = {row["id"]: row["quad"] for row in tables.read(labels / "align.parquet").to_pylist()}
+    samples = tables.by_picture(faces)
     pieces = []
     for path in shard_paths(raw):
         shard = Shard(path)
         rows = []
-        for key in shard.keys:
-            if key in faces and key in bodies:
+        for key in (key for picture in shard.keys for key in samples.get(picture, ())):
+            if key in bodies:
                 face, body = faces[key], bodies[key]
                 known = {name: face[name] for name in ("identity", "expression")}
                 known |= {name: body[name] for name in ("shape", "pose", "camera")}
                 rows.append({"id": key, "quad": quads[key], **known})
-            elif key in faces:
+            else:
                 lost["no_body"] += 1
         if rows:
             pieces.append(Piece(f"{source}-{path.stem}", digest(source, shard.sha256, rows), (source, path, rows)))
@@ -177,7 +178,7 @@ def _cut_shard(
                 **{name: row[name] for name in ("identity", "expression", "shape")},
                 "pose": pose[0].tolist(),
                 "source": source,
-                "licence": json.loads(shard.read(key, "json"))["licence"],
+                "licence": read_provenance(shard, key)["licence"],
                 "duplicates": 1,
             }
             writer.add(

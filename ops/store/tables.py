@@ -3,11 +3,17 @@
 Every table has ``id`` (first 16 hex digits of the sha256 of the original bytes), ``kept`` and ``reason``. A table has
 exactly one row for each sample that the step before it kept, in the same order; a rejected sample keeps its row and
 the reason, so that counts add up from step to step.
+
+Where all heads of a picture are kept, each is a sample of its own from the step that found it on: its id is the
+picture's with ``-h1``, ``-h2`` … behind, so that whatever is said of a picture reaches all its heads.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +24,10 @@ from ops.runtime.errors import LineamentError
 from ops.runtime.publish import publish
 
 ROW_GROUP = 65_536  # rows that are read at a time by who looks for one; unpublished: our choice
+WIDE_GROUP = 2_048  # the same where rows hold lists, such as landmarks: about 12 MB; unpublished: our choice
+_HEAD = r"-h\d+$"
 BASE = (pa.field("id", pa.string()), pa.field("kept", pa.bool_()), pa.field("reason", pa.string()))
+NAMES = [field.name for field in BASE]
 
 
 def schema(*fields: pa.Field) -> pa.Schema:
@@ -39,21 +48,117 @@ def check(table: pa.Table, where: object) -> None:
         raise LineamentError(f"{where}: a rejected sample needs a reason, and a kept one has none.")
 
 
-def write(path: Path, table: pa.Table, stage: str) -> None:
+def picture_of(key: str) -> str:
+    """The id of the picture that a sample's id speaks of: its own, or that of which it is one of several heads."""
+    return re.sub(_HEAD, "", key)
+
+
+def pictures_of(keys: pa.Array) -> pa.Array:
+    """picture_of, of many."""
+    return pc.replace_substring_regex(keys, _HEAD, "")
+
+
+def head_id(picture: str, number: int) -> str:
+    """The id of one of several heads of a picture, numbered from 1."""
+    return f"{picture}-h{number}"
+
+
+def by_picture(keys: Iterable[str]) -> dict[str, list[str]]:
+    """The samples of each picture, in their order."""
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        found.setdefault(picture_of(key), []).append(key)
+    return found
+
+
+def write(path: Path, table: pa.Table | Iterable[pa.Table], stage: str) -> None:
     """Publish a label table; equal content gives equal bytes.
+
+    Args:
+        path: where it shall stand.
+        table: whole, or part by part, so that memory does not grow with their number.
+        stage: that made it.
 
     Raises:
         LineamentError: the table breaks a rule (see check).
     """
-    check(table, path)
+    parts = iter([table] if isinstance(table, pa.Table) else table)
+    first = next(parts)
+    schema = first.schema.with_metadata({"stage": stage})
+    group = WIDE_GROUP if any(pa.types.is_list(field.type) for field in schema) else ROW_GROUP
+    names = [name for name in NAMES if name in schema.names]
+    said = []
     with publish(path) as temporary:
-        pq.write_table(
-            table.replace_schema_metadata({"stage": stage}), temporary, compression="zstd", row_group_size=ROW_GROUP
-        )
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for some in _regrouped(_chain(first, parts), group):
+                said.append(some.select(names))
+                writer.write_table(some.replace_schema_metadata(schema.metadata), row_group_size=group)
+        check(pa.concat_tables(said), path)
 
 
-def read(path: Path) -> pa.Table:
-    """A label table.
+def _chain(first: pa.Table, others: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    yield first
+    yield from others
+
+
+def _regrouped(parts: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+    """The same rows in tables of ``size``, so that bytes depend on rows alone; at least one table."""
+    waiting: list[pa.Table] = []
+    count, given = 0, False
+    for part in parts:
+        waiting.append(part)
+        count += len(part)
+        while count >= size:
+            whole = pa.concat_tables(waiting).combine_chunks()
+            yield whole.slice(0, size)
+            waiting, count, given = [whole.slice(size)], count - size, True
+    if count or not given:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def places(keys: pa.Array, among: pa.Array, *, exactly: bool = False) -> np.ndarray:
+    """(N,) where each id stands among others; one of several heads that is not there stands where its picture does.
+
+    Args:
+        keys: ids.
+        among: different ids.
+        exactly: a picture's row is none of its heads'.
+
+    Returns:
+        (N,) int64, -1 for those that are not there.
+    """
+    found, by_picture = (
+        pc.fill_null(pc.index_in(some, value_set=among), -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        for some in (keys, keys if exactly else pictures_of(keys))
+    )
+    return np.where(found >= 0, found, by_picture)
+
+
+def ids(path: Path) -> pa.Array:
+    """The ids of all rows of a table, in order."""
+    return read(path, NAMES).column("id").combine_chunks()
+
+
+def take(path: Path, numbers: np.ndarray, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    """Some rows of a table by their numbers, in the order asked for; only the parts that hold them are read."""
+    if not len(numbers):
+        return []
+    with pq.ParquetFile(path) as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        groups = np.searchsorted(ends, numbers, side="right")
+        wanted = np.unique(groups)
+        parts = []
+        for group in wanted.tolist():
+            inside = np.sort(numbers[groups == group]) - (ends[group] - sizes[group])
+            parts.append(file.read_row_group(group, columns).take(np.unique(inside)))
+    rows = pa.concat_tables(parts).to_pylist()
+    places = np.searchsorted(np.unique(numbers), numbers)
+    return [rows[i] for i in places.tolist()]
+
+
+def read(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """A label table, or some of its columns: ``id``, ``kept`` and ``reason`` among them.
 
     Raises:
         LineamentError: missing or damaged.
@@ -61,7 +166,7 @@ def read(path: Path) -> pa.Table:
     if not path.is_file():
         raise LineamentError(f"{path}: no such table. Run the stage that makes it first (dvc repro).")
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise LineamentError(f"{path}: cannot be read ({error}). Restore it with `dvc checkout {path}`.") from None
     check(table, path)

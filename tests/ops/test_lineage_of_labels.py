@@ -263,7 +263,7 @@ def test_a_full_disk_loses_nothing(project, weights, monkeypatch, capsys):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.pq, "write_table", no_room)
+        patch.setattr(module.pq, "ParquetWriter", no_room)
         assert run("screen", weights) == 1
     assert "disk is full" in capsys.readouterr().err
     assert Path("data/labels/odd/screen.parquet").read_bytes() == before

@@ -1,5 +1,6 @@
 """Label tables: equal bytes for equal content, and the rules that make counts add up."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -53,3 +54,36 @@ def test_missing_and_damaged_tables_are_named(tmp_path):
     (tmp_path / "x.parquet").write_bytes(data[: len(data) // 2])
     with pytest.raises(LineamentError, match="cannot be read"):
         tables.read(tmp_path / "x.parquet")
+
+
+def test_a_table_written_in_parts_has_the_bytes_of_the_whole(tmp_path, monkeypatch):
+    wide = tables.schema(pa.field("points", pa.list_(pa.float32())))
+    rows = [{"id": f"{n:016x}", "points": [n, 2 * n], "kept": True, "reason": None} for n in range(23)]
+    whole = pa.Table.from_pylist(rows, schema=wide)
+    monkeypatch.setattr(tables, "WIDE_GROUP", 4)
+    for name, cuts in {"a": [23], "b": [0, 1, 9, 10, 23], "c": [4, 8, 23]}.items():
+        parts = [whole.slice(low, high - low) for low, high in zip([0, *cuts], cuts)]
+        tables.write(tmp_path / name, iter(parts), "detect")
+    assert len({(tmp_path / name).read_bytes() for name in "abc"}) == 1
+    assert tables.read(tmp_path / "a").to_pylist() == rows
+    numbers = np.array([22, 3, 3, 0, 11])
+    assert tables.take(tmp_path / "a", numbers) == [rows[n] for n in numbers]
+    assert tables.take(tmp_path / "a", numbers[:0]) == []
+    with pytest.raises(LineamentError, match="more than one row"):
+        tables.write(tmp_path / "d", iter([whole, whole]), "detect")
+
+
+def test_an_empty_table_keeps_its_columns(tmp_path):
+    tables.write(tmp_path / "x.parquet", iter([table([]), table([])]), "screen")
+    assert tables.read(tmp_path / "x.parquet").schema.names == SCHEMA.names
+
+
+def test_heads_stand_where_they_are_or_where_their_picture_is():
+    picture, other = "0" * 16, "1" * 16
+    keys = pa.array([f"{picture}-h2", other, f"{other}-h1", f"{picture}-h1"])
+    assert tables.places(keys, pa.array([other, picture])).tolist() == [1, 0, 0, 1]
+    assert tables.places(keys, pa.array([other, f"{picture}-h1"])).tolist() == [-1, 0, 0, 1]
+    assert tables.places(keys, pa.array([other, picture]), exactly=True).tolist() == [-1, 0, -1, -1]
+    assert [tables.picture_of(key) for key in (picture, tables.head_id(picture, 12), f"{picture}-000123")] == [
+        picture, picture, f"{picture}-000123",
+    ]  # fmt: skip
