@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from ops.evaluate.features import load_features
+from ops.evaluate.features import batches, load_features
 from ops.evaluate.identity import read_tensors
 from ops.runtime.errors import LineamentError
 from ops.runtime.weights import require
@@ -48,21 +48,12 @@ class _Network:
     def embed(self, images: Iterable[np.ndarray]) -> np.ndarray:
         device = next(self._network.buffers()).device
         found = [
-            self._network(torch.stack(part).to(device)).float().cpu().numpy() for part in self._batches(iter(images))
+            self._network(torch.stack([self._prepare(image) for image in part]).to(device)).float().cpu().numpy()
+            for part in batches(images, self.batch)
         ]
         if not found:
             raise LineamentError(f"{self.name}: no pictures were given.")
         return np.concatenate(found)
-
-    def _batches(self, images: Iterator[np.ndarray]) -> Iterator[list[Tensor]]:
-        part: list[Tensor] = []
-        for image in images:
-            part.append(self._prepare(image))
-            if len(part) == self.batch:
-                yield part
-                part = []
-        if part:
-            yield part
 
 
 def load_backbone(name: str, weights: Path, device: str = "cpu") -> Backbone:

@@ -62,7 +62,7 @@ class MobileNetFeatures:
     def levels(self, images: Iterable[np.ndarray]) -> np.ndarray:
         """As :meth:`embed`, (N, 72 + 1280): the features of the first layers, then the others."""
         found = [np.zeros((0, LOW + self.network.dimensions), np.float32)]
-        for part in _batches(images, self.batch):
+        for part in batches(images, self.batch):
             maps = self.network.maps(self.prepare(part))
             pooled = [*maps[:3], self.network.last(maps[-1])]
             found.append(torch.cat([values.mean(dim=(2, 3)) for values in pooled], dim=1).cpu().numpy())
@@ -125,7 +125,8 @@ def cached(
     return features
 
 
-def _batches(items: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+def batches(items: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """Items in lists of ``size``, the last one shorter."""
     part: list[np.ndarray] = []
     for item in items:
         part.append(item)

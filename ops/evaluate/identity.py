@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from ops.runtime.errors import LineamentError
-from ops.runtime.weights import locate, require
+from ops.runtime.weights import require
 
 Name = Literal["dlib_128d", "lightcnn29", "arcface_ir50"]
 
@@ -119,83 +122,64 @@ class Dlib128:
         return -np.sqrt(np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T, 0.0))
 
 
-class LightCnn29:
-    """LightCNN-29 (256-D), compared by cosine, as in the AamNCE paper, section 4.
+@dataclass(frozen=True)
+class _Kind:
+    """What sets one recogniser by cosine apart from another."""
+
+    chip: Chip
+    dimensions: int
+    network: str
+    see: Callable[[np.ndarray], Tensor]
+
+
+def _grey(chip: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(Image.fromarray(chip).convert("L")).copy())[None] / 255.0
+
+
+def _colour(chip: np.ndarray) -> Tensor:
+    return torch.from_numpy(chip.copy()).permute(2, 0, 1) / 127.5 - 1
+
+
+_KINDS = {
+    "lightcnn29": _Kind(LIGHTCNN_CHIP, 256, "models.features:LightCNN29", _grey),  # AamNCE paper, section 4
+    "arcface_ir50": _Kind(ARCFACE_CHIP, 512, "models.arcface:ArcFaceIR50", _colour),  # InvertAvatar's CSIM
+}
+
+
+class ByCosine:
+    """LightCNN-29 (256-D) or ArcFace's IR-50 (512-D), whose weights the user supplies, compared by cosine.
 
     Args:
+        name: which.
         weights: the authors' checkpoint, as safetensors or as a torch file that holds tensors only.
         sha256: if given, the file must have it.
     """
 
-    name = "lightcnn29"
     rule = "cosine"
     batch = 32  # pictures at once: bounds memory
 
-    def __init__(self, weights: Path, sha256: str = "") -> None:
-        from models.features import LightCNN29
-
+    def __init__(self, name: Name, weights: Path, sha256: str = "") -> None:
+        self._kind = _KINDS[name]
+        self.name: str = name
         if not weights.is_file():
             raise LineamentError(
-                f"{weights}: no such file. The LightCNN-29 weights are the authors' to give (see "
-                "AlfredXiangWu/LightCNN, 29 layers, grey 128 px); put them there, or use recogniser: dlib_128d."
+                f"{weights}: no such file. Put the weights of {name} there, or use recogniser: dlib_128d."
             )
         self.digest = _sha256(weights)
         if sha256 and sha256 != self.digest:
             raise LineamentError(f"{weights}: sha256 is {self.digest}, not {sha256} as pinned. Wrong or damaged file.")
+        module, network = self._kind.network.split(":")
         try:
-            self._net = LightCNN29.from_state(read_tensors(weights))
+            self._net = getattr(importlib.import_module(module), network).from_state(read_tensors(weights))
         except ValueError as error:
-            raise LineamentError(f"{weights}: not LightCNN-29's weights: {error}") from None
+            raise LineamentError(f"{weights}: not the weights of {name}: {error}.") from None
 
+    @torch.inference_mode()
     def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        import torch
-
-        found = [np.zeros((0, 256), np.float32)]
+        found = [np.zeros((0, self._kind.dimensions), np.float32)]
         for start in range(0, len(images), self.batch):
-            chips = [LIGHTCNN_CHIP.cut(image) for image in images[start : start + self.batch]]
-            grey = np.stack([np.asarray(Image.fromarray(chip).convert("L")) for chip in chips])
-            with torch.inference_mode():
-                found.append(self._net(torch.from_numpy(grey)[:, None] / 255.0).numpy())
-        return np.concatenate(found)
-
-    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return cosine(a, b)
-
-
-class ArcFaceIR50:
-    """ArcFace's IR-50 (512-D), compared by cosine, as InvertAvatar measures identity (CSIM).
-
-    Args:
-        weights: the authors' checkpoint, as safetensors or as a torch file that holds tensors only.
-        sha256: if given, the file must have it.
-    """
-
-    name = "arcface_ir50"
-    rule = "cosine"
-    batch = 32  # pictures at once: bounds memory
-
-    def __init__(self, weights: Path, sha256: str = "") -> None:
-        from models.arcface import ArcFaceIR50 as Network
-
-        if not weights.is_file():
-            require("arcface_ir50")
-            raise LineamentError(f"{weights}: no such file.")
-        self.digest = _sha256(weights)
-        if sha256 and sha256 != self.digest:
-            raise LineamentError(f"{weights}: sha256 is {self.digest}, not {sha256} as pinned. Wrong or damaged file.")
-        try:
-            self._net = Network.from_state(read_tensors(weights))
-        except ValueError as error:
-            raise LineamentError(f"{weights}: {error}") from None
-
-    def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        import torch
-
-        found = [np.zeros((0, 512), np.float32)]
-        for start in range(0, len(images), self.batch):
-            chips = np.stack([ARCFACE_CHIP.cut(image) for image in images[start : start + self.batch]])
-            with torch.inference_mode():
-                found.append(self._net(torch.from_numpy(chips).permute(0, 3, 1, 2) / 127.5 - 1).numpy())
+            chips = [self._kind.see(self._kind.chip.cut(image)) for image in images[start : start + self.batch]]
+            found.append(self._net(torch.stack(chips)).numpy())
         return np.concatenate(found)
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -210,9 +194,7 @@ def load_recogniser(name: Name, weights: Path | None = None, sha256: str = "") -
     """
     if name == "dlib_128d":
         return Dlib128()
-    if weights is None:
-        weights = locate(name)
-    return LightCnn29(weights, sha256) if name == "lightcnn29" else ArcFaceIR50(weights, sha256)
+    return ByCosine(name, require(name) if weights is None else weights, sha256)
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -231,7 +213,6 @@ def read_tensors(path: Path) -> dict[str, Any]:
     Raises:
         LineamentError: neither format, or a torch file that holds more than tensors.
     """
-    import torch
     from safetensors.torch import load_file
 
     try:

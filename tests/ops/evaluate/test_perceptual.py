@@ -78,7 +78,7 @@ def test_arcface_embeds_aligned_faces_by_its_own_template(tmp_path):
     with pytest.raises(LineamentError, match="pinned"):
         load_recogniser("arcface_ir50", tmp_path / "arcface.pth", "0" * 64)
     torch.save({"x": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(LineamentError, match="not ArcFace IR-50's weights"):
+    with pytest.raises(LineamentError, match="not the weights of arcface_ir50"):
         load_recogniser("arcface_ir50", tmp_path / "other.pth")
     with pytest.raises(LineamentError, match="published at"):
         load_recogniser("arcface_ir50")
