@@ -53,13 +53,12 @@ def dvc(root: Path, *words: str, patience: float = PATIENCE) -> str:
         if done.returncode == 0:
             return done.stdout
         said = done.stderr.strip() or done.stdout.strip()
-        busy = BUSY.search(said) is not None
-        if busy and not cleared:
-            drop_dead_locks(root)
+        if not BUSY.search(said) or (cleared and time.monotonic() + pause > deadline):
+            raise LineamentError(f"dvc {' '.join(words[:2])}: {said}")
+        drop_dead_locks(root)
+        if not cleared:
             cleared = True
             continue
-        if not busy or time.monotonic() + pause > deadline:
-            raise LineamentError(f"dvc {' '.join(words[:2])}: {said}")
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
 

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 
 from assets.project import ROOT_VARIABLE
@@ -80,6 +81,13 @@ def finish(project: Project) -> None:
     project.repro()
 
 
+def runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def no_stage_twice(ran: list[str]) -> None:
     assert sorted(ran) == sorted(set(ran)), f"run twice: {ran}"
 
@@ -126,6 +134,7 @@ def test_a_run_killed_at_random(project: Project, number: int) -> None:
             continue
         if ours:
             os.kill(int(folder.name), signal.SIGKILL)
+            wait_until(lambda folder=folder: not runs(int(folder.name)), 20, "it to be gone")
     drop_dead_locks(project.root)  # a lock file cut short, too
     recorded = {name for name in project.dag.units if name not in project.stale_by_dvc()}
     before = project.ran()
