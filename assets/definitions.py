@@ -4,6 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from assets import experiments
 from assets.automation import (
     folder_sensors,
     import_sensors,
@@ -12,7 +13,6 @@ from assets.automation import (
     retraining_sensors,
 )
 from assets.checks import dvc_check
-from assets.experiments import EXPERIMENTS, sweep, watch_experiments
 from assets.jobs import EXECUTOR, Steps, standing_jobs
 from assets.lineage import stage_assets
 from assets.project import project_root
@@ -30,11 +30,11 @@ def definitions(root: Path) -> dg.Definitions:
     jobs = standing_jobs(Steps(dag))
     source_sensors = [*folder_sensors(root, jobs), *import_sensors(root, jobs)]
     return dg.Definitions(
-        assets=[*stage_assets(dag), EXPERIMENTS],
+        assets=[*stage_assets(dag), experiments.EXPERIMENTS],
         asset_checks=[dvc_check(dag)],
-        jobs=[*jobs.values(), sweep],
+        jobs=[*jobs.values(), *experiments.JOBS],
         schedules=[*refresh_schedules(root, jobs), *retraining_schedules(root, jobs)],
-        sensors=[sync_with_dvc, watch_experiments, *source_sensors, *retraining_sensors(root, jobs)],
+        sensors=[sync_with_dvc, *experiments.SENSORS, *source_sensors, *retraining_sensors(root, jobs)],
         executor=EXECUTOR,
     )
 

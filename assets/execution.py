@@ -76,7 +76,7 @@ def run_unit(context: Context, root: Path, unit: Unit, force: bool = False) -> O
         variables = {**environment(), **launcher.environment(), **session.get_bootstrap_env_vars()}
         attempt = 1
         while True:
-            code, lines = _until_free(context, root, unit, [*DVC, *words], variables, launcher.hours)
+            code, lines = stream_patiently(context, root, unit.name, [*DVC, *words], variables, launcher.hours)
             killed = KILLED.search("\n".join(lines)) if code else None
             if not killed or attempt >= launcher.attempts:
                 break
@@ -142,15 +142,19 @@ def what_dvc_did(name: str, lines: Sequence[str]) -> str:
     return "ran"
 
 
-def _until_free(
+def stream_patiently(
     context: Context,
     root: Path,
-    unit: Unit,
+    what: str,
     words: Sequence[str],
     variables: Mapping[str, str],
-    hours: float | None,
+    hours: float | None = None,
 ) -> tuple[int, list[str]]:
-    """Run DVC; while another DVC command is in the way, wait and try again, each time longer."""
+    """Run DVC, its output passed on; while another DVC command is in the way, wait and try again, each time longer.
+
+    Returns:
+        the exit code and the last few hundred lines.
+    """
     deadline = time.monotonic() + float(os.environ.get(PATIENCE_VARIABLE, PATIENCE))
     pause = 0.5
     while True:
@@ -159,7 +163,7 @@ def _until_free(
             return code, lines
         dropped = drop_dead_locks(root)
         context.log.info(
-            f"DVC is busy with {unit.name}; trying again in {pause:g} s"
+            f"DVC is busy with {what}; trying again in {pause:g} s"
             + (f" (dropped the locks of dead processes {', '.join(map(str, sorted(dropped)))})" if dropped else "")
         )
         time.sleep(pause)

@@ -11,11 +11,20 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import dagster as dg
 import psutil
 
 from assets.project import ROOT_VARIABLE
 
 ROOT = Path(__file__).parents[2]
+LAUNCH = """
+mutation($params: ExecutionParams!) {
+  launchRun(executionParams: $params) { __typename ... on LaunchRunSuccess { run { runId } } }
+}
+"""
+RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+REPOSITORY = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
+TAGS = "{ runsOrError(limit: 50) { ... on Runs { results { jobName status tags { key value } } } } }"
 
 
 def free_port() -> int:
@@ -103,3 +112,42 @@ class Server:
                 child.kill()
             except psutil.NoSuchProcess:
                 continue
+
+
+class Servers(Server):
+    """Webserver, daemon and code location apart, as deploy/ has them."""
+
+    def __init__(self, project: Path, home: Path) -> None:
+        super().__init__(project, home)
+        with dg.DagsterInstance.from_config(str(home)):
+            pass  # its tables are made, so that the parts do not all make them at once
+        self.code_port = free_port()
+        where = ["-h", "127.0.0.1", "-p", str(self.code_port)]
+        self.start("code", "dagster", "api", "grpc", *where, "-m", "assets.definitions")
+        for part in ("webserver", "daemon"):
+            self.begin(part)
+
+    def begin(self, part: str) -> None:
+        code = ["--grpc-host", "127.0.0.1", "--grpc-port", str(self.code_port)]
+        if part == "webserver":
+            self.start(part, "dagster_webserver", "-h", "127.0.0.1", "-p", str(self.port), *code)
+        else:
+            self.start(part, "dagster._daemon", "run", *code)
+
+    def is_loaded(self) -> bool:
+        return self.is_up() and bool(self.ask(REPOSITORY)["repositoriesOrError"]["nodes"])
+
+    def launch(self, job: str, config: dict | None = None) -> str:
+        """Ask for a run as the UI does; its id."""
+        node = self.ask(REPOSITORY)["repositoriesOrError"]["nodes"][0]
+        place = {"repositoryName": node["name"], "repositoryLocationName": node["location"]["name"]}
+        said = self.ask(LAUNCH, params={"selector": {**place, "jobName": job}, "runConfigData": config or {}})
+        return said["launchRun"]["run"]["runId"]
+
+    def status(self, run: str) -> str:
+        return self.ask(RUN, id=run)["runOrError"]["status"]
+
+    def tags(self) -> list[tuple[str, str, dict[str, str]]]:
+        """Job, status and tags of each run, the newest first."""
+        runs = self.ask(TAGS)["runsOrError"]["results"]
+        return [(run["jobName"], run["status"], {t["key"]: t["value"] for t in run["tags"]}) for run in runs]

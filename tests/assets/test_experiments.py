@@ -10,8 +10,11 @@ import pytest
 
 from assets.experiments import combinations, watch_experiments
 from ops.runtime.errors import LineamentError
+from ops.versioning import DVC, environment
 
+from .browser import wait_until
 from .conftest import Project
+from .servers import Servers
 
 
 def test_combinations() -> None:
@@ -26,29 +29,71 @@ def commit(project: Project) -> None:
         subprocess.run(["git", *words], cwd=project.root, check=True, capture_output=True)
 
 
-def test_a_sweep_is_a_run_with_a_step_an_experiment(project: Project) -> None:
+def experiments(instance: dg.DagsterInstance) -> int:
+    return len(instance.fetch_materializations(dg.AssetKey("experiments"), limit=10).records)
+
+
+def test_an_experiment_leaves_the_workspace_alone_and_is_told_once(project: Project) -> None:
     commit(project)
     lock = (project.root / "dvc.lock").read_text()
-    config = {"ops": {"combinations": {"config": {"set": ["shards.word=x,y"], "targets": ["shards"]}}}}
-    result = project.run_job("sweep", config=config)
+    config = {"ops": {"run_experiment": {"config": {"set": ["shards.word=x"], "targets": ["shards"]}}}}
+    result = project.run_job("experiment", config=config)
     assert result.success
-    steps = {event.step_key for event in result.all_events if event.is_step_success}
-    assert {step for step in steps if step and step.startswith("experiment[")} == {
-        "experiment[0_shards_word_x]",
-        "experiment[1_shards_word_y]",
-    }
-    assert (project.root / "dvc.lock").read_text() == lock, "the workspace stays as it was"
-    records = project.instance.fetch_materializations(dg.AssetKey("experiments"), limit=10).records
-    assert len(records) == 2
+    assert (project.root / "dvc.lock").read_text() == lock
+    assert project.ran() == []
+    run = project.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags["lineament/overrides"] == "shards.word=x"
+    assert experiments(project.instance) == 1
     with dg.build_sensor_context(project.instance) as context:
-        assert "2 new experiments" in str(watch_experiments(context))
+        assert "1 new experiments" in str(watch_experiments(context))
         assert "no new" in str(watch_experiments(context)), "looked at once"
-    assert len(project.instance.fetch_materializations(dg.AssetKey("experiments"), limit=10).records) == 2, (
-        "known already"
-    )
+    assert experiments(project.instance) == 1, "known already"
     with dg.DagsterInstance.ephemeral() as other, dg.build_sensor_context(other) as context:
-        watch_experiments(context)  # to this one, they were run by hand
-        assert len(other.fetch_materializations(dg.AssetKey("experiments"), limit=10).records) == 2
+        watch_experiments(context)  # to this one, it was run by hand
+        assert experiments(other) == 1
+    config["ops"]["run_experiment"]["config"]["set"] = ["shards.word=fail"]
+    result = project.run_job("experiment", config=config, raise_on_error=False)
+    assert not result.success
+    assert "this input is no good" in str(result.failure_data_for_node("run_experiment"))
+
+
+def test_each_point_of_a_sweep_and_each_queued_experiment_is_a_run(project: Project, tmp_path: Path) -> None:
+    """With the daemon: the sensors ask for the runs, the daemon starts them."""
+    commit(project)
+    project.dvc("exp", "run", "--queue", "-S", "shards.word=q", "shards")
+    servers = Servers(project.root, tmp_path / "home")
+    try:
+        wait_until(servers.is_loaded, 120, "the servers")
+        subprocess.run([*DVC, "queue", "start"], cwd=project.root, env=environment(), check=True, capture_output=True)
+        config = {"set": ["shards.word=x,y"], "targets": ["shards"]}
+        sweep = servers.launch("sweep", {"ops": {"combinations": {"config": config}}})
+
+        def done() -> bool:
+            return [status for _, status, _ in servers.tags()].count("SUCCESS") == 4
+
+        wait_until(done, 150, "the sweep, its two points and the queued experiment")
+        found = {(job, tags.get("lineament/point"), tags.get("lineament/overrides")) for job, _, tags in servers.tags()}
+        assert found == {
+            ("sweep", None, None),
+            ("experiment", "1/2", "shards.word=x"),
+            ("experiment", "2/2", "shards.word=y"),
+            ("queued_experiment", None, None),
+        }
+        points = [tags for job, _, tags in servers.tags() if job == "experiment"]
+        assert {tags["lineament/sweep"] for tags in points} == {sweep[:8]}
+        assert servers.materialisations("experiments") == 3
+    finally:
+        servers.stop()
+        subprocess.run([*DVC, "queue", "stop", "--kill"], cwd=project.root, env=environment(), capture_output=True)
+    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
+        assert experiments(instance) == 3
+
+
+def test_a_sweep_that_says_no_values_fails(project: Project) -> None:
+    config = {"ops": {"combinations": {"config": {"set": ["oops"]}}}}
+    result = project.run_job("sweep", config=config, raise_on_error=False)
+    assert "NAME=VALUE" in str(result.failure_data_for_node("combinations"))
 
 
 @pytest.mark.usefixtures("quick_dvc")

@@ -23,7 +23,7 @@ from ops.versioning import DVC, environment
 
 from .browser import wait_until
 from .conftest import Project
-from .servers import Server, free_port
+from .servers import Servers
 
 ROOT = Path(__file__).parents[2]
 REPEATS = int(os.environ.get("LINEAMENT_REPEATS", "1"))
@@ -52,13 +52,6 @@ stages:
     deps: [made/second.txt, code/evaluate.py]
     outs: [made/third.txt]
 """
-LAUNCH = """
-mutation($params: ExecutionParams!) {
-  launchRun(executionParams: $params) { __typename ... on LaunchRunSuccess { run { runId } } }
-}
-"""
-RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
-REPOSITORY = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
 
 
 def slow(project: Project) -> None:
@@ -145,40 +138,6 @@ def test_a_run_killed_at_random(project: Project, number: int) -> None:
     assert project.stale_by_dvc() == set()
     project.tell()
     assert project.stale_by_dagster() == set()
-
-
-class Servers(Server):
-    """Webserver, daemon and code location apart, as deploy/ has them."""
-
-    def __init__(self, project: Path, home: Path) -> None:
-        super().__init__(project, home)
-        with dg.DagsterInstance.from_config(str(home)):
-            pass  # its tables are made, so that the parts do not all make them at once
-        self.code_port = free_port()
-        where = ["-h", "127.0.0.1", "-p", str(self.code_port)]
-        self.start("code", "dagster", "api", "grpc", *where, "-m", "assets.definitions")
-        for part in ("webserver", "daemon"):
-            self.begin(part)
-
-    def begin(self, part: str) -> None:
-        code = ["--grpc-host", "127.0.0.1", "--grpc-port", str(self.code_port)]
-        if part == "webserver":
-            self.start(part, "dagster_webserver", "-h", "127.0.0.1", "-p", str(self.port), *code)
-        else:
-            self.start(part, "dagster._daemon", "run", *code)
-
-    def is_loaded(self) -> bool:
-        return self.is_up() and bool(self.ask(REPOSITORY)["repositoriesOrError"]["nodes"])
-
-    def launch(self, job: str) -> str:
-        """Ask for a run as the UI does; its id."""
-        node = self.ask(REPOSITORY)["repositoriesOrError"]["nodes"][0]
-        place = {"repositoryName": node["name"], "repositoryLocationName": node["location"]["name"]}
-        said = self.ask(LAUNCH, params={"selector": {**place, "jobName": job}, "runConfigData": {}})
-        return said["launchRun"]["run"]["runId"]
-
-    def status(self, run: str) -> str:
-        return self.ask(RUN, id=run)["runOrError"]["status"]
 
 
 def test_webserver_and_daemon_killed_at_random(project: Project, tmp_path: Path) -> None:
