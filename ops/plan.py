@@ -17,22 +17,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.avatar import AvatarConfig, AvatarGenerator
+from models.avatar import AvatarConfig, SurfaceMap
 from models.discriminators import Discriminator, Shown
 from models.encoders import LatentConfig, LatentEncoder, TextureEncoder, TriplaneEncoder, UNetConfig
 from models.features import LightCNN29
 from models.giraffe import Generator as Giraffe
 from models.giraffe import GiraffeConfig
 from models.giraffe_discriminator import Discriminator as GiraffeDiscriminator
-from models.next3d import Next3DConfig, Next3DGenerator
+from models.next3d import Next3DConfig, Views
 from models.portrait import PortraitConfig, PortraitGenerator
 from models.portrait_discriminators import CoordDiscriminator
 from models.portrait_discriminators import DiscriminatorConfig as CoordConfig
 from models.portrait_fields import RadianceConfig
 from models.spherehead import HeadConfig, HeadGenerator
 from ops.runtime.params import load_params
+from ops.train.avatar import TrainAvatarParams
 from ops.train.giraffe import TrainGiraffeParams
 from ops.train.heads import TrainHeadsParams
+from ops.train.objectives.avatar import check_variant, generator_of
+from ops.train.objectives.avatar import model_of as avatar_model
 from ops.train.objectives.heads import HeadVariant, model_of
 from ops.train.settings import TrainerParams
 
@@ -58,6 +61,7 @@ LIGHTCNN = 12_573_280
 TRAINING = {
     "EG3D": "24 s/kimg on 8 V100; 8.7 GB a device that holds 4 pictures",
     "SphereHead": "24.2 s/kimg, 7 days, on 8 A100",
+    "InvertAvatar": "2 days at 64² rays and 2 days at 128², batch 16, on 4 RTX 3090, from EG3D's weights",
 }
 
 
@@ -139,9 +143,10 @@ def plan(profile: Path) -> list[Network | Cost]:
     """
     giraffe = load_params(TrainGiraffeParams, "train_giraffe", profile)
     heads = load_params(TrainHeadsParams, "train_heads", profile)
+    avatars = load_params(TrainAvatarParams, "train_avatar", profile)
     with torch.device("meta"):
         features = Network("evaluation", "LightCNN-29", _count(LightCNN29()), LIGHTCNN)
-        return [*_giraffe(giraffe), *_heads(heads), *_portraits(), *_avatars(), features]
+        return [*_giraffe(giraffe), *_heads(heads), *_portraits(), *_avatars(avatars), features]
 
 
 def _heads(params: TrainHeadsParams) -> Iterator[Network | Cost]:
@@ -191,22 +196,51 @@ def _portraits() -> Iterator[Network]:
     yield Network("AniPortraitGAN", "generator", _count(portrait), PUBLISHED["AniPortraitGAN"][0], note)
 
 
-def _avatars() -> Iterator[Network]:
-    lean, release = AvatarConfig(), AvatarConfig(layout="release")
-    counts, system = PUBLISHED["InvertAvatar"], "InvertAvatar"
-    note = "the public one is shown 3 channels; section 3.2 has 7, with the contours of the landmarks"
-    yield Network(system, "generator", _count(AvatarGenerator(release)), counts[0])
-    yield Network(
-        system, "generator, lean", _count(AvatarGenerator(lean)), None, "without the parts that nothing reads"
-    )
-    yield Network(system, "discriminator", _count(Discriminator(release.discriminator())), counts[1], note)
-    next3d = Next3DGenerator(Next3DConfig(layout="release"))
-    yield Network("Next3D", "generator", _count(next3d), PUBLISHED["Next3D"][0])
+def _avatars(params: TrainAvatarParams) -> Iterator[Network | Cost]:
+    for name in params.variants:
+        variant = check_variant(name)
+        config = avatar_model(params.model, params.next3d, variant)
+        yield from _avatar(params, config, {"avatar": "InvertAvatar", "next3d": "Next3D"}[variant])
+    release, system = AvatarConfig(layout="release"), "InvertAvatar"
     gru, note = UNetConfig(fusion="gru"), "the public decoder has its last activation, 1,248 weights, twice"
     yield Network(system, "E_latent", _count(LatentEncoder(LatentConfig())), ENCODERS["E_latent"])
     texture = TextureEncoder(release.texture_channels, gru)
     yield Network(system, "E_tex, GRU", _count(texture), ENCODERS["E_tex, GRU"], note)
     yield Network(system, "E_tri, GRU", _count(TriplaneEncoder(release.backbone, gru)), ENCODERS["E_tri, GRU"], note)
+
+
+def _avatar(params: TrainAvatarParams, config: AvatarConfig, system: str) -> Iterator[Network | Cost]:
+    """A trained variant; beside the published ones, the layout with the parts that nothing reads."""
+    next3d = isinstance(config, Next3DConfig)
+    generator = generator_of(config)
+    shown = {**params.discriminator.model_dump(), "image_channels": 9 if next3d else 7}
+    judge = Discriminator(config.discriminator(**shown))
+    if config in (AvatarConfig(), Next3DConfig()):
+        release = generator_of(config.model_copy(update={"layout": "release"}))
+        yield Network(system, "generator", _count(release), PUBLISHED[system][0])
+        yield Network(system, "generator, lean", _count(generator), None, "without the parts that nothing reads")
+        note = "" if next3d else "the public one is shown 3 channels; section 3.2 has 7, with the landmarks' contours"
+        yield Network(system, "discriminator", _count(judge), None if next3d else PUBLISHED[system][1], note)
+    else:
+        yield Network(system, "generator", _count(generator), None)
+        yield Network(system, "discriminator", _count(judge), None)
+    side, rays = config.plane_resolution, config.neural_resolution
+    surface = SurfaceMap(torch.zeros(1, side, side, 2), torch.zeros(1, 1, side, side))
+    pose = Views(surface, surface, surface, surface, torch.zeros(1, 4)) if next3d else surface
+    z, label = torch.zeros(1, config.mapping.z_size), torch.zeros(1, config.label_size)
+    *made, _ = _measure(partial(generator, z, label, pose))
+    stack = torch.zeros(1, shown["image_channels"], config.resolution, config.resolution)
+    *judged, _ = _measure(partial(judge, stack, label))
+    yield Cost(
+        system,
+        f"3 planes of {config.plane_channels} x {side}², {rays}² rays of {config.render.coarse} + "
+        f"{config.render.fine} samples, {config.resolution}² pixels",
+        params.trainer,
+        (made[0], judged[0]),
+        (made[1], judged[1]),
+        (_count(generator), _count(judge)),
+        TRAINING.get(system) if config == AvatarConfig() else None,
+    )
 
 
 def table(profile: Path, devices: int = DEVICES, speed: float = SPEED) -> str:

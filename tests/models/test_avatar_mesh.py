@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.avatar import AvatarConfig, AvatarGenerator
+from models.avatar import AvatarConfig, AvatarGenerator, shrink
 from models.avatar_mesh import EYE, WIDTH, AvatarMesh
 from models.camera import intrinsics, mirror_label, pack_label, pose_on_sphere, project
 from models.parametric.person import EXPRESSION, IDENTITY, Person, load_person
@@ -132,6 +132,53 @@ def test_contours_are_the_lines_between_landmarks(mesh, size):
     assert np.abs(found - wanted).max() < 0.5
     at = (points[0] * size).long().clamp(0, size - 1)
     assert (drawn[0, 0, at[:, 1], at[:, 0]] > -0.6).all()
+
+
+def test_next3ds_front_is_the_surface_in_the_whole_volume(mesh):
+    identity, expression = codes(1)
+    front, closer = mesh.views(identity, expression).front, mesh.surface(identity, expression)
+    rows, columns = CONFIG.face.pixels(CONFIG.plane_resolution)
+    half = shrink(closer, CONFIG.plane_resolution // 2)
+    both = (half.alpha[0, 0] == 1) & (front.alpha[0, 0, rows, columns] == 1)
+    assert both.sum() > 200
+    away = (front.uv[0, rows, columns] - half.uv[0]).abs().amax(-1)[both]
+    assert away.quantile(0.9) < 0.02  # but for eyes and lips, where a cell straddles two charts
+    outside = front.alpha[0, 0].clone()
+    outside[rows, columns] = 0
+    assert outside.sum() < 0.1 * front.alpha.sum()
+
+
+def test_next3ds_sides_show_what_looks_their_way(mesh, person):
+    identity, expression = codes(1)
+    views = mesh.views(identity, expression)
+    size = CONFIG.plane_resolution
+    for view, sign in ((views.left, 1), (views.right, -1)):
+        u = view.uv[0, ..., 0][view.alpha[0, 0] > 0]
+        assert (u * sign > -0.1).float().mean() > 0.9
+    x, y, z = ((mesh.landmarks68(identity, expression)[0, 30] / CONFIG.box + 0.5) * size).unbind()  # the nose's tip
+    for view, row, column in ((views.front, y, x), (views.left, z, y), (views.right, z, y), (views.above, z, x)):
+        assert view.alpha[0, 0, int(row) - 2 : int(row) + 1, int(column) - 1 : int(column) + 2].any()
+    beyond = views.left.alpha[0, 0, int(z) + 2 :]
+    assert not beyond.any(), "nothing is before the nose"
+    lips = mesh.landmarks68(identity, expression)[0, 48:, :2] / CONFIG.box + 0.5
+    low, high = views.mouth[0, :2], views.mouth[0, 2:]
+    torch.testing.assert_close((high - low)[0], (high - low)[1])
+    assert ((lips > low) & (lips < high)).all()
+
+
+def test_a_rendered_mesh_is_coloured_by_the_place_on_the_mean_face(mesh):
+    identity, expression = torch.zeros(1, IDENTITY), torch.zeros(1, EXPRESSION)
+    camera = camera_at(0.3)
+    seen = mesh.rendering(identity, expression, camera, 128)
+    assert seen.shape == (1, 3, 128, 128)
+    assert (seen[0, :, 0, 0] == -1).all()
+    points, _ = project(camera, mesh.landmarks68(identity, expression))
+    low, high = mesh.mean.amin(0), mesh.mean.amax(0)
+    for number in (30, 8, 51):
+        column, row = (points[0, number] * 128).long().tolist()
+        wanted = (mesh.mean[mesh.landmarks[number]] - low) / (high - low) * 2 - 1
+        near = seen[0, :, row - 1 : row + 2, column - 1 : column + 2].flatten(1).T
+        assert (near - wanted).abs().amax(1).min() < 0.06
 
 
 def test_landmarks_behind_the_camera_draw_nothing(mesh):
