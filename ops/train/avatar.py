@@ -47,6 +47,8 @@ class AvatarTrainer(TrainerParams):
 class AvatarDiscriminatorParams(Params):
     """What the discriminator does not take from the generator."""
 
+    channel_base: int = Field(default=32768, ge=1)  # StyleGAN2
+    channel_max: int = Field(default=512, ge=1)  # StyleGAN2
     mapping_layers: int = Field(default=8, ge=1)  # StyleGAN2
     group: int = Field(default=4, ge=1)  # StyleGAN2
     precision: Precision = "float16"  # EG3D
