@@ -121,7 +121,7 @@ def read_source(
     frames: list[Frame] = []
     for file in watch(_files(path)):
         if file.suffix.lower() in VIDEOS:
-            frames += read_clip(file, side, weights, p, recogniser)
+            frames += clip_frames(file.read_bytes(), file.name, side, weights, p, recogniser)
         else:
             frames.append(read_photo(file, side, weights, p, recogniser))
     frames = one_person(frames, p.same_person)
@@ -196,12 +196,13 @@ def turned(camera: Sequence[float], p: CameraParams) -> str | None:
     return next((r for r, angle, most in zip(reasons, angles(pose), limits) if abs(angle) > most), None)
 
 
-def read_clip(path: Path, side: int, weights: Path, p: SourceParams, recogniser: Recogniser) -> list[Frame]:
+def clip_frames(
+    data: bytes, name: str, side: int, weights: Path, p: SourceParams, recogniser: Recogniser
+) -> list[Frame]:
     """A clip's frames: tracked together, then as many as are wanted, evenly over those that can be used."""
-    data = path.read_bytes()
-    rows = track(data, path.stem, p.clip, weights)
+    rows = track(data, name, p.clip, weights)
     if rows and rows[0]["frame"] is None:
-        return [Frame(path.name, rows[0]["reason"])]
+        return [Frame(name, rows[0]["reason"])]
     reasons = [row["reason"] or turned(row["camera"], p.camera) for row in rows]
     good = [n for n, reason in enumerate(reasons) if reason is None]
     picks = np.linspace(0, len(good) - 1, min(p.frames, len(good))).round().astype(int)
@@ -209,13 +210,13 @@ def read_clip(path: Path, side: int, weights: Path, p: SourceParams, recogniser:
     images = dict(_chosen(data, {rows[n]["frame"] for n in chosen}))
     frames = []
     for n, row in enumerate(rows):
-        name = f"{path.name}#{row['frame']}"
+        number = f"{name}#{row['frame']}"
         if n in chosen:
             points = np.array(row["points"], np.float64).reshape(-1, 3)
             quad = np.array(row["quad"], np.float64).reshape(4, 2)
-            frames.append(_frame(name, None, images[row["frame"]], points, quad, row, side, recogniser))
+            frames.append(_frame(number, None, images[row["frame"]], points, quad, row, side, recogniser))
         else:
-            frames.append(Frame(name, reasons[n] or "not_needed", residual=row["residual"]))
+            frames.append(Frame(number, reasons[n] or "not_needed", residual=row["residual"]))
     return frames
 
 

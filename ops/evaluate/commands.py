@@ -32,7 +32,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     one.set_defaults(run=_evaluate)
 
 
-SHARDS = {"giraffe": "faces", "heads": "heads", "portrait": "portraits", "avatar": "avatar"}
+SHARDS = {"giraffe": "faces", "heads": "heads", "portrait": "portraits", "avatar": "faces", "inverter": "faces"}
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

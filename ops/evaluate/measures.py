@@ -157,8 +157,8 @@ def inversion(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting
         for name in entries[0]["tuned"][0]:
             given = np.array([entry["tuned"][0][name] for entry in entries])
             unseen = np.array([np.mean([view[name] for view in entry["tuned"][1:]]) for entry in entries])
-            rows[row][name] = _known(intervals.mean(given), note)
-            rows[row][f"unseen_{name}"] = _known(intervals.mean(unseen), note)
+            rows[row][name] = number_of(intervals.mean(given), note)
+            rows[row][f"unseen_{name}"] = number_of(intervals.mean(unseen), note)
     return rows
 
 
@@ -209,9 +209,9 @@ def control(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting) 
         portraits = Portraits(folder, setting.priors, setting.device)
         found, same = measured(portraits, setting.weights, setting.pose_network, p), identity(portraits, p)
         rows[row] = {
-            "expression": _known(found["expression"]),
-            "pose": _known(found["turn"]["correlation"]),
-            "camera": _known(found["camera"]["error_degrees"]),
+            "expression": number_of(found["expression"]),
+            "pose": number_of(found["turn"]["correlation"]),
+            "camera": number_of(found["camera"]["error_degrees"]),
             "identity_drift": Number(1 - float(same["auc"]), None, None, int(same["pairs"])),
         }
     return rows
@@ -225,15 +225,26 @@ def _share(rate: object, of: int) -> Number:
     """A share of cases with its interval; without anything to count, no number."""
     if not isinstance(rate, int | float) or of == 0:
         return Number(float("nan"), None, None, of, "nothing to count")
-    return _known(intervals.share(round(rate * of), of))
+    return number_of(intervals.share(round(rate * of), of))
 
 
-def _known(found: dict[str, Any], note: str = "") -> Number:
+def number_of(found: dict[str, Any], note: str = "") -> Number:
     """A number of ``ops.evaluate.intervals``."""
     if found["mean"] is None:
         return Number(float("nan"), None, None, found["n"], f"only {found['n']} pictures could be measured")
     low, high = found["interval"] or (None, None)
     return Number(found["mean"], low, high, found["n"], note)
+
+
+def _avatars(measure: str) -> Measure:
+    """A measure of animatable heads; their networks are imported when it is run."""
+
+    def run_it(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting) -> Rows:
+        from ops.evaluate import avatar_tables
+
+        return getattr(avatar_tables, measure)(protocol, checkpoints, setting)
+
+    return run_it
 
 
 MEASURES: dict[str, Measure] = {
@@ -242,6 +253,7 @@ MEASURES: dict[str, Measure] = {
     "inversion": inversion,
     "portrait": portrait,
     "control": control,
+    **{name: _avatars(name) for name in ("avatar", "reenactment", "frames", "frame_curve", "reconstruction")},
 }
 
 
@@ -279,7 +291,8 @@ def run(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting, know
     known = {} if known is None else known
     rows: Rows = {}
     for row, folder in checkpoints.items():
-        key = protocol.measure, checkpoint_digest(records[row]), protocol.seed, setting
+        way = protocol.variants.get(row, "").partition("#")[2]
+        key = f"{protocol.measure}#{way}", checkpoint_digest(records[row]), protocol.seed, setting
         if key not in known:
             known[key] = MEASURES[protocol.measure](protocol, {row: folder}, setting)[row]
         rows[row] = known[key]

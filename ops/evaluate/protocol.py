@@ -22,7 +22,8 @@ from ops.runtime.weights import require
 
 FOLDER = Path("protocols")
 Better = Literal["higher", "lower"]
-System = Literal["giraffe", "heads", "portrait", "avatar"]
+System = Literal["giraffe", "heads", "portrait", "avatar", "inverter"]
+STAGE = {"inverter": "recurrent"}  # of the stages train_…, where their names are not the system's
 
 
 class Asks(Params):
@@ -121,8 +122,13 @@ def backbone_of(protocol: Protocol) -> tuple[str, str]:
 
 
 def find_checkpoints(protocol: Protocol, root: Path = Path("data/checkpoints")) -> dict[str, Path]:
-    """Row name to checkpoint folder, for the rows whose variant has been trained."""
-    places = {row: root / protocol.system / variant for row, variant in protocol.variants.items()}
+    """Row name to checkpoint folder, for the rows whose variant has been trained.
+
+    Encoders of animatable heads (system ``inverter``) lie beside the systems; ``#way`` after a folder's name says how
+    its encoders are used.
+    """
+    base = root if protocol.system == "inverter" else root / protocol.system
+    places = {row: base / variant.partition("#")[0] for row, variant in protocol.variants.items()}
     return {row: place for row, place in places.items() if (place / "config.json").is_file()}
 
 
@@ -135,7 +141,8 @@ def state_of(protocol: Protocol, root: Path = Path("data/checkpoints")) -> State
         return State("not here", f"no measure '{protocol.measure}' yet", backbone)
     found = find_checkpoints(protocol, root)
     if not found:
-        return State("untrained", f"no checkpoint of {protocol.system}: dvc repro train_{protocol.system}", backbone)
+        stage = f"train_{STAGE.get(protocol.system, protocol.system)}"
+        return State("untrained", f"no checkpoint of {protocol.system}: dvc repro {stage}", backbone)
     if missing:
         return State("fallback", f"{protocol.asks.backbone} is not there", backbone)
     return State("ready", f"{len(found)} of {len(protocol.variants)} rows", backbone)

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ops.evaluate import plots
 from ops.evaluate.published import TITLES
-from ops.report import data, giraffe, heads, labels, portrait, protocols, record
+from ops.report import avatar, data, giraffe, heads, labels, portrait, protocols, record
 from ops.report.page import Embedding, Html, Page, Section, join, missing, render, tag
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
@@ -28,6 +28,7 @@ PAGES: dict[str, tuple[str, Callable[[Path, Embedding], Page]]] = {
     "giraffe.html": ("GIRAFFE", giraffe.page),
     "heads.html": ("Heads", heads.page),
     "portrait.html": ("Portraits", portrait.page),
+    "avatar.html": ("Avatars", avatar.page),
     "protocols.html": ("The papers' tables", protocols.page),
 }
 MAX_MB = 15.0  # a page that mails and opens easily

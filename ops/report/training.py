@@ -17,8 +17,13 @@ from ops.report.files import read_json
 from ops.report.page import Embedding, Html, Missing, attempt, join, missing, picture, table, tag
 from ops.train.curves import read_curves
 
-SHARDS = {"giraffe": "faces", "heads": "heads", "portrait": "portraits"}  # what each system learns from
-_TITLES = {**TITLES, **HEAD_TITLES, "full": "AniPortraitGAN"}
+SHARDS = {
+    "giraffe": "faces",
+    "heads": "heads",
+    "portrait": "portraits",
+    "avatar": "faces",
+}  # what each system learns from
+_TITLES = {**TITLES, **HEAD_TITLES, "full": "AniPortraitGAN", "avatar": "InvertAvatar", "next3d": "Next3D"}
 
 
 class Run(NamedTuple):

@@ -18,6 +18,7 @@ from ops.curate.lessons import LessonsParams
 from ops.curate.parse import ParseParams
 from ops.curate.screen import ScreenParams
 from ops.curate.segment import SegmentParams
+from ops.evaluate.avatar import EvaluateAvatarParams
 from ops.evaluate.giraffe import EvaluateGiraffeParams
 from ops.evaluate.heads import EvaluateHeadsParams
 from ops.evaluate.invert_heads import InvertHeadsParams
@@ -76,6 +77,7 @@ STAGES = {
     "evaluate_giraffe": EvaluateGiraffeParams,
     "evaluate_heads": EvaluateHeadsParams,
     "invert_heads": InvertHeadsParams,
+    "evaluate_avatar": EvaluateAvatarParams,
     "evaluate_portrait": EvaluatePortraitParams,
     "evaluate_labels": EvaluateLabelsParams,
     "evaluate_protocols": EvaluateProtocolsParams,
