@@ -17,6 +17,7 @@ The prior stays as it is. Untrained encoders change nothing: the avatar is then 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import Literal, NamedTuple, Self
 
 import torch
@@ -42,6 +43,8 @@ class InversionConfig(Config):
     # Baselines of the paper's table 4: plain offsets of the tri-plane; posed pictures for E_tex, not unwrapped ones.
     planes: Literal["transforms", "offsets"] = "transforms"
     texture_input: Literal["unwrapped", "posed"] = "unwrapped"
+    # Public code: of frames after the first, E_tri sees the head alone (their mask), and must remember the background.
+    later_frames: Literal["head", "whole"] = "head"
     # Public code: one or two frames are shown to the recurrent decoders again until they have seen four.
     few: int = 2
     enough: int = 4
@@ -57,7 +60,7 @@ class Frame(NamedTuple):
 
     image: (N, 3, R, R) in [-1, 1], R the prior's resolution. label: (N, 25) camera in the head's frame. surface: the
     posed mesh. unwrap: brings pictures of this pose to the chart, at the prior's plane resolution S. mask: (N, 1, R, R)
-    in [0, 1], what E_tri may see; the whole picture if None.
+    in [0, 1], the head, for frames after the first; None where the whole picture may be seen.
     """
 
     image: Tensor
@@ -141,6 +144,12 @@ class Inverter(nn.Module):
         self.prior.eval()
         return self
 
+    def having(self, **encoders: nn.Module) -> Inverter:
+        """The same prior with other encoders of the same shapes, e.g. averaged ones."""
+        other = copy(self)
+        other._modules = {**self._modules, **encoders}
+        return other
+
     # --- the coarse avatar ---
 
     def styles(self, image: Tensor, enabled: int | None = None) -> Tensor:
@@ -168,6 +177,8 @@ class Inverter(nn.Module):
     def add(self, state: State, *frames: Frame) -> State:
         """The state after further frames: the same whether they come together or one by one."""
         for frame in frames:
+            if not state.frames or self.config.later_frames == "whole":
+                frame = frame._replace(mask=None)
             picture = self.compare(state.coarse, frame)
             texture = self._watch(self.texture.unet, state.texture, self._texture_input(frame, picture))
             triplane = self._watch(self.triplane.unet, state.triplane, self._triplane_input(frame, picture))

@@ -56,14 +56,23 @@ def read_encoders(prior: Prior, folder: Path) -> tuple[InversionConfig, str]:
     return config, checkpoint_digest(record)
 
 
-def load_encoders(inverter: Inverter, folder: Path, names: Sequence[str]) -> None:
+def load_encoders(inverter: Inverter, folder: Path, names: Sequence[str], fusions: bool = True) -> None:
     """Copy the named encoders of a folder into an inverter built for them.
+
+    Args:
+        inverter: where to.
+        folder: of a checkpoint.
+        names: which.
+        fusions: False leaves the fusions of recurrent decoders as they are: the folder has none.
 
     Raises:
         LineamentError: missing, damaged, or of another architecture.
     """
     for name in names:
-        load_network(getattr(inverter, name), read_weights(folder, name), folder / f"{name}.safetensors")
+        encoder, found = getattr(inverter, name), read_weights(folder, name)
+        if not fusions:
+            found |= {key: value for key, value in encoder.state_dict().items() if ".fusion." in key}
+        load_network(encoder, found, folder / f"{name}.safetensors")
 
 
 def load_inverter(prior: Prior, folder: Path) -> Inverter:

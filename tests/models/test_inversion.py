@@ -131,17 +131,23 @@ def test_gradients_reach_the_encoders_and_not_the_prior():
     assert all(p.grad is None for p in made.prior.parameters())
 
 
-def test_what_a_mask_hides_does_not_reach_the_planes():
-    made, (first, _) = inverter(), frames(2)
+@pytest.mark.parametrize("later", ["head", "whole"])
+def test_a_mask_hides_later_frames_from_the_plane_encoder(later):
+    made, (first, second) = inverter(later_frames=later), frames(2)
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., :16] = 1
-    other = first.image.clone()
-    other[..., 16:] = -other[..., 16:]
-    ws = made.styles(first.image)
-    hidden = [made.add(made.begin(ws), first._replace(image=i, mask=mask)) for i in (first.image, other)]
-    seen = [made.add(made.begin(ws), first._replace(image=i)) for i in (first.image, other)]
-    assert same(hidden[0].triplane, hidden[1].triplane)
-    assert not same(seen[0].triplane, seen[1].triplane)
+
+    def changed(frame):
+        image = frame.image.clone()
+        image[..., 16:] = -image[..., 16:]
+        return frame._replace(image=image)
+
+    start = made.begin(made.styles(first.image))
+    one, other = (made.add(start, frame._replace(mask=mask)) for frame in (first, changed(first)))
+    assert not same(one.triplane, other.triplane), "first frames are seen whole"
+    two, another = (made.add(one, frame._replace(mask=mask)) for frame in (second, changed(second)))
+    assert same(two.triplane, another.triplane) == (later == "head")
+    assert not same(two.texture, another.texture)
 
 
 def test_the_plane_encoder_sees_the_picture_as_the_front_plane_lies():
