@@ -20,7 +20,6 @@ from ops.runtime.errors import LineamentError
 from ops.runtime.shardwork import digest
 from ops.store.pictures import decode
 from ops.store.reader import ShardDataset
-from ops.store.tar import shard_paths
 
 CACHE = 4096  # decoded frames kept; unpublished: our choice
 
@@ -57,7 +56,7 @@ class Footage:
             raise LineamentError(f"{folder}: no clip shards here. Run `dvc repro shards_clips`.")
         summary = json.loads((folder / "dataset.json").read_text())
         self.folder, self.resolution, self.hash = folder, resolution, digest(summary["hash"], chosen)
-        self.data = ShardDataset(folder) if shard_paths(folder) and summary["samples"] else None
+        self.data = ShardDataset(folder) if summary["samples"] else None
         self.numbers = list(range(len(self.data)) if chosen is None else chosen) if self.data is not None else []
         self.labels = [self._label(number) for number in self.numbers]
         if self.numbers and summary["resolution"] < resolution:

@@ -41,8 +41,11 @@ from ops.train.avatar import TrainAvatarParams
 from ops.train.giraffe import TrainGiraffeParams
 from ops.train.headpose import TrainHeadposeParams
 from ops.train.heads import TrainHeadsParams
+from ops.train.image_encoders import TrainImageEncodersParams
+from ops.train.latent_encoder import TrainLatentEncoderParams
 from ops.train.parser import TrainParserParams
 from ops.train.portrait import TrainPortraitParams
+from ops.train.recurrent import TrainRecurrentParams
 from ops.weights import WeightsParams
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +77,9 @@ STAGES = {
     "shards_portraits": PortraitShardsParams,
     "train_portrait": TrainPortraitParams,
     "train_avatar": TrainAvatarParams,
+    "train_latent_encoder": TrainLatentEncoderParams,
+    "train_image_encoders": TrainImageEncodersParams,
+    "train_recurrent": TrainRecurrentParams,
     "evaluate_giraffe": EvaluateGiraffeParams,
     "evaluate_heads": EvaluateHeadsParams,
     "invert_heads": InvertHeadsParams,

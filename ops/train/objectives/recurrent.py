@@ -124,7 +124,8 @@ class RecurrentObjective(ImageObjective):
         given = _number(1, t.together)
         before = _number(0, (t.longest - given) // t.together) * t.together
         unseen = min(t.unseen, t.targets)
-        real = bool(len(self.footage)) and torch.rand(()).item() >= t.synthetic
+        share = 1 - t.synthetic if len(self.footage) else 0.0  # of steps on real clips, evenly among the others
+        real = int((moment.step + 1) * share) > int(moment.step * share)
         film = self.film(len(batch["image"]), before + given + unseen, moment.generator, real)
         found = self._watch(film, before, given)
         again = torch.randperm(before + given)[: t.targets - unseen].tolist()
