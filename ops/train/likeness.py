@@ -31,8 +31,8 @@ LARGEST = 256  # pixels; larger pictures are compared at this size, as StyleGAN2
 class LikenessParams(Params):
     """Networks that compare. LPIPS and ArcFace need weights of the user's (`lineament weights`)."""
 
-    perceptual: Literal["lpips_vgg", "lpips_alex", "mobilenetv2", "off"] = "lpips_alex"  # A.2.1; e4e: AlexNet
-    identity: Literal["arcface_ir50", "off"] = "arcface_ir50"  # A.2.1
+    perceptual: Literal["lpips_vgg", "lpips_alex", "mobilenetv2", "none"] = "lpips_alex"  # A.2.1; e4e: AlexNet
+    identity: Literal["arcface_ir50", "none"] = "arcface_ir50"  # A.2.1
 
 
 class Likeness(nn.Module):
@@ -54,7 +54,7 @@ class Likeness(nn.Module):
             mobile = load_features(weights).network
             self._distance = lambda a, b: perceptual_distance(mobile, (a + 1) / 2, (b + 1) / 2)
             self.features: nn.Module = mobile
-        elif params.perceptual != "off":
+        elif params.perceptual != "none":
             net: Net = "vgg" if params.perceptual == "lpips_vgg" else "alex"
             files = [read_tensors(require(name, weights)) for name in FILES[net]]
             self.features = self._distance = _checked(lambda: Lpips.from_state(net, *files), params.perceptual)

@@ -65,7 +65,7 @@ def test_each_stage_goes_on_from_the_one_before(root):
     for stage in INPUTS:
         config = read_config(folder / stage)
         assert (config["system"], config["variant"], config["prior"]) == ("inverter", stage, prior.digest)
-        assert metrics(root, stage)["likeness"] == {"identity": "off", "perceptual": "off"}
+        assert metrics(root, stage)["likeness"] == {"identity": "none", "perceptual": "none"}
         assert decode((root / f"{stage}.png").read_bytes()).ndim == 3
     first, second, third = ({n: read_weights(folder / s, n) for n in ("latent",)} for s in INPUTS)
     assert all(
@@ -150,5 +150,5 @@ def test_wrong_input_is_an_error_in_words(project, capsys):
     fails("latent_encoder", "its record lacks 'fit'", faces="bare")
     write_params(project, "train_latent_encoder", trainer={"batch": 8})
     fails("latent_encoder", "6 samples, fewer than a batch of 8 takes")
-    write_params(project, "train_latent_encoder", objective={"likeness": {"perceptual": "off"}})
+    write_params(project, "train_latent_encoder", objective={"likeness": {"perceptual": "none"}})
     fails("latent_encoder", "arcface_ir50")

@@ -16,7 +16,7 @@ TRAINER = {
     "images": 8, "batch": 2, "device": "cpu", "threads": 1, "workers": 0, "log_every": 2, "checkpoint_every": 2,
     "snapshot_every": 4, "grid_rows": 2, "grid_columns": 6, "tensorboard": False, "ema": 0.5,
 }  # fmt: skip
-LIKENESS = {"perceptual": "off", "identity": "off"}
+LIKENESS = {"perceptual": "none", "identity": "none"}
 MODEL = json.loads(INVERSION.model_dump_json())
 SECTIONS = {
     "train_latent_encoder": {
