@@ -1,4 +1,4 @@
-"""Evaluation: distances of 50,000 features of 2048 dimensions, and the recogniser's rate."""
+"""Evaluation: distances of 50,000 features of 2048 dimensions, rates of features and embeddings, the report."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import torch
 
-from benchmarks.harness import Row, at_most, seconds
+from benchmarks.harness import Row, alternate, at_least, at_most, seconds
 from ops.evaluate.distances import Moments, frechet, kid
+from ops.evaluate.features import batches as batches_of
+from ops.evaluate.features import load_features
 from ops.evaluate.identity import Dlib128
+from ops.report.__main__ import ReportParams, build
+from ops.runtime.weights import EMBEDDED
 
 SAMPLES, DIMENSIONS, BATCH = 50_000, 2048, 5_000
 PICTURES = 16
@@ -38,6 +44,35 @@ def frechet_cost() -> dict[str, float]:
     return {"seconds": spent, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
+def feature_rows(weights: Path = EMBEDDED) -> list[Row]:
+    """Features of pictures, from uint8 on, against the bare network on tensors that are there already."""
+    backbone = load_features(weights)
+    images = list(np.random.default_rng(0).integers(0, 256, (2 * backbone.batch, 256, 256, 3), dtype=np.uint8))
+    ready = [backbone.prepare(part) for part in batches_of(images, backbone.batch)]
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for part in ready:
+            backbone.network(part)
+
+    whole, network = alternate(lambda: backbone.embed(images), bare, 3)
+    name = "evaluate/features of 256 px pictures by mobilenetv2, rate of the bare network's"
+    return [
+        Row("evaluate/mobilenetv2", len(images) / whole, "pictures/s"),
+        at_least(name, network / whole, "x", 0.9),
+    ]
+
+
+def report_rows(root: Path = Path()) -> list[Row]:
+    """All pages of the run that lies here; none without one."""
+    if not (root / "data/report").is_dir():
+        return []
+    pages: dict[str, str] = {}
+    spent = seconds(lambda: pages.update(build(root, ReportParams())))
+    size = sum(len(text.encode()) for text in pages.values()) / 1e6
+    return [at_most("evaluate/report", spent, "s", 10), at_most("evaluate/report, all pages", size, "MB", 15)]
+
+
 def rows() -> list[Row]:
     """FD in a process of its own, for its peak memory; KID of whole sets in memory; embeddings on one core."""
     code = "import json; from benchmarks.evaluate import frechet_cost; print(json.dumps(frechet_cost()))"
@@ -58,4 +93,6 @@ def rows() -> list[Row]:
         at_most(f"evaluate/frechet {size}, peak memory", cost["peak_mb"], "MB", 2000),
         at_most(f"evaluate/kid {size}", kernel, "s", 20),
         Row("evaluate/dlib_128d", rate, "pictures/s"),
+        *feature_rows(),
+        *report_rows(),
     ]

@@ -1,6 +1,9 @@
 """Distances against scipy, scikit-learn, closed forms and their own statistics."""
 
 import itertools
+import tracemalloc
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -41,6 +44,38 @@ def test_merged_moments_are_those_of_the_whole(tmp_path):
         whole.merge(part)
     np.testing.assert_allclose(whole.covariance, np.cov(x, rowvar=False), rtol=1e-9)
     np.testing.assert_allclose(whole.mean, x.mean(0), rtol=1e-13)
+
+
+def moments_of_part(part):
+    """What one process of several does."""
+    return Moments.of(np.array_split(features(3)[part], 3))
+
+
+def test_processes_that_share_the_work_find_the_same_to_the_last_bit():
+    parts = [slice(0, 90), slice(90, 200), slice(200, None)]
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        shared = list(pool.map(moments_of_part, parts))
+    for part, alone in zip(shared, map(moments_of_part, parts)):
+        assert part.count == alone.count
+        assert np.array_equal(part.mean, alone.mean)
+        assert np.array_equal(part.covariance, alone.covariance)
+    whole = Moments(12)
+    for part in shared:
+        whole.merge(part)
+    np.testing.assert_allclose(whole.covariance, np.cov(features(3), rowvar=False), rtol=1e-9)
+
+
+def test_a_long_stream_takes_the_memory_of_one_batch():
+    def stream(batches):
+        return (np.ones((100, 40), np.float32) * i for i in range(batches))
+
+    peaks = []
+    for count in (5, 500):
+        tracemalloc.start()
+        Moments.of(stream(count))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 def test_frechet_is_scipys():

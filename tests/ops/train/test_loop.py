@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -241,6 +242,21 @@ def test_only_first_order_losses_are_compiled(tmp_path, shards, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda loss: compiled.append(loss.__name__) or loss)
     trainer(tmp_path, shards, settings(compile=True)).train()
     assert compiled == ["fool", "judge"]
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_learns_what_an_eager_one_does(tmp_path, shards):
+    runs = {
+        on: trainer(tmp_path / str(on), shards, settings(compile=on, images=12), objective=Regress())
+        for on in (True, False)
+    }
+    for run in runs.values():
+        run.train()
+    assert hasattr(runs[True].updater._losses["error"], "_torchdynamo_orig_callable")
+    compiled, eager = (runs[on].objective.gradients for on in (True, False))
+    assert len(compiled) == len(eager) == 3
+    torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-6)
+    assert eager[0].abs().max() > 0
 
 
 def test_phases_and_learning_rates_follow_the_plan(tmp_path, shards):
