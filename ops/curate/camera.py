@@ -23,11 +23,13 @@ from pydantic import Field
 
 from models import camera as geometry
 from ops.curate import review
-from ops.curate.crop import from_crop, to_crop
+from ops.curate.crop import from_crop, quad_side, to_crop
 from ops.curate.labelling import Sample, finish, keep, label_shards, reject
 from ops.curate.sheets import draw_points
+from ops.perception.tddfa import face_rotation
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
+from ops.runtime.weights import require
 from ops.store import tables
 
 SCHEMA = tables.schema(
@@ -42,6 +44,8 @@ CROP_FOCAL = geometry.FFHQ_FOCAL / 1.229  # FFHQ's square is 1.229 times as wide
 
 class CameraParams(Params):
     focal: float = Field(CROP_FOCAL, gt=0.0, description="units of the crop's side")  # measured on the mean head
+    # SphereHead App. 0.B takes 3DDFA_V2's rotation; the file is the user's, and landmarks then say where the face is
+    rotation: Literal["landmarks", "tddfa_v2"] = Field("landmarks", description="what says how the face is turned")
     radius: Literal["fixed", "measured"] = "fixed"  # EG3D 'orig' mode renormalises the distance to 2.7
     # SphereHead App. 0.B allows 90, with 3DDFA_V2; of FaceMesh, labels beyond 60 are wrong by 10 degrees and more
     max_yaw: float = Field(60.0, description="degrees")
@@ -65,6 +69,7 @@ def canonical_points() -> np.ndarray:
 # FaceMesh's points at those of the 68 that have a certain place on it, from 17 on (brows, nose, eyes, mouth); the jaw's
 # follow the outline in 2D, so that only the chin's, the first here, is of use.
 CHIN, INNER = 8, 17
+JAW = (234, 454)  # before the ears, where the 68 begin and end
 _NOSE = (70, 63, 105, 66, 107, 336, 296, 334, 293, 300, 168, 197, 5, 4, 98, 97, 2, 326, 327)  # after the brows
 _EYES = (33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380)
 _MOUTH = (61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87)
@@ -82,22 +87,56 @@ def solve_camera(crop_points: np.ndarray, focal: float = CROP_FOCAL) -> tuple[np
     Returns:
         (4, 4) camera-to-world, and the root mean square distance in per cent of the outer eye distance.
     """
-    world, found = canonical_points(), crop_points.astype(np.float64)
-    corners = EYE_CORNERS
-    if len(found) == 68:
-        world, found, corners = world[list(OF_68.values())], found[list(OF_68)], EYE_CORNERS_68
+    world, found, corners = _pairs(crop_points)
     k = geometry.intrinsics(focal).double().numpy()
     start_turn, _ = cv2.Rodrigues(np.diag([1.0, -1.0, -1.0]))  # a camera right in front
     start_shift = np.array([[0.0], [0.0], [geometry.FFHQ_RADIUS]])
     _, turn, shift = cv2.solvePnP(world, found, k, None, start_turn, start_shift, True, cv2.SOLVEPNP_ITERATIVE)
-    projected = cv2.projectPoints(world, turn, shift, k, None)[0].reshape(-1, 2)
     rotation, _ = cv2.Rodrigues(turn)
+    return _pose(rotation.T, shift.ravel()), _residual(world @ rotation.T + shift.ravel(), found, focal, corners)
+
+
+def place_camera(crop_points: np.ndarray, rotation: np.ndarray, focal: float = CROP_FOCAL) -> tuple[np.ndarray, float]:
+    """The pose of a known rotation that projects the canonical points best onto those found: linear least squares.
+
+    Args:
+        crop_points: as for solve_camera.
+        rotation: (3, 3) camera-to-world.
+        focal: in units of the crop's side.
+
+    Returns:
+        as solve_camera.
+    """
+    world, found, corners = _pairs(crop_points)
+    turned, rays = world @ rotation, (found - 0.5) / focal  # seen along its ray: p.xy + t.xy = ray (p.z + t.z)
+    zero, one = np.zeros(len(found)), np.ones(len(found))
+    matrix = np.concatenate([np.stack([one, zero, -rays[:, 0]], 1), np.stack([zero, one, -rays[:, 1]], 1)])
+    wanted = (rays * turned[:, 2:] - turned[:, :2]).T.ravel()
+    shift = np.linalg.lstsq(matrix, wanted, rcond=None)[0]
+    return _pose(rotation, shift), _residual(turned + shift, found, focal, corners)
+
+
+def _pairs(crop_points: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """Canonical points, the found ones of the same places, and which of them are the outer eye corners."""
+    world, found = canonical_points(), crop_points.astype(np.float64)
+    if len(found) == 68:
+        return world[list(OF_68.values())], found[list(OF_68)], EYE_CORNERS_68
+    return world, found, EYE_CORNERS
+
+
+def _pose(rotation: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """(4, 4) camera-to-world from its rotation and where the camera sees the world's origin."""
     pose = np.eye(4)
-    pose[:3, :3] = rotation.T
-    pose[:3, 3] = -(rotation.T @ shift).ravel()
+    pose[:3, :3], pose[:3, 3] = rotation, -rotation @ shift
+    return pose
+
+
+def _residual(seen: np.ndarray, found: np.ndarray, focal: float, corners: tuple[int, int]) -> float:
+    """Root mean square distance of (N, 3) points in the camera's axes from those found, % of the outer eye distance."""
+    projected = focal * seen[:, :2] / seen[:, 2:] + 0.5
     eyes = np.hypot(*(found[corners[1]] - found[corners[0]]))
     error = np.sqrt(np.mean(np.sum((projected - found) ** 2, axis=1)))
-    return pose, float(100 * error / max(eyes, 1e-9))
+    return float(100 * error / max(eyes, 1e-9))
 
 
 def angles(pose: np.ndarray) -> tuple[float, float, float]:
@@ -126,7 +165,10 @@ def label(samples: Iterator[Sample], params: CameraParams) -> Iterable[dict[str,
     for sample in samples:
         quad = np.array(sample.row["quad"]).reshape(4, 2)
         points = np.array(sample.row["points"]).reshape(-1, 3)[:, :2]
-        pose, residual = solve_camera(to_crop(points, quad), params.focal)
+        if params.rotation == "tddfa_v2":
+            pose, residual = place_camera(to_crop(points, quad), _by_tddfa(sample, points, quad), params.focal)
+        else:
+            pose, residual = solve_camera(to_crop(points, quad), params.focal)
         yaw, pitch, roll = angles(pose)
         columns = {
             "camera": label_of(pose, params.radius, params.focal).tolist(),
@@ -138,6 +180,15 @@ def label(samples: Iterator[Sample], params: CameraParams) -> Iterable[dict[str,
         }
         reason = _why_not(params, yaw, pitch, roll, residual, behind=pose[:3, 3] @ pose[:3, 2] > 0)
         yield keep(sample, **columns) if reason is None else reject(sample, reason, **columns)
+
+
+def _by_tddfa(sample: Sample, points: np.ndarray, quad: np.ndarray) -> np.ndarray:
+    """(3, 3) camera-to-world of a crop; the network knows faces from the brows to the chin, in the upright picture."""
+    below = points if len(points) == 68 else points[[*OF_68.values(), *JAW]]
+    rotation = face_rotation(sample.decode(), below, require("tddfa_v2"), require("tddfa_v2_statistics"))
+    lean = np.eye(3)
+    lean[:2, :2] = np.stack([quad[3] - quad[0], quad[1] - quad[0]], axis=1) / quad_side(quad)
+    return rotation @ lean
 
 
 def _why_not(params: CameraParams, yaw: float, pitch: float, roll: float, residual: float, behind: bool) -> str | None:
@@ -155,7 +206,7 @@ def _why_not(params: CameraParams, yaw: float, pitch: float, roll: float, residu
 @stage("camera", CameraParams)
 def main(s: Stage[CameraParams], raw: Path, aligned: Path, landmarks: Path, out: Path) -> None:
     """Find the 25-value camera label of each crop, from its landmarks."""
-    code = ["ops.curate.crop", "models.camera"]
+    code = ["ops.curate.crop", "ops.perception.tddfa", "models.camera"]
     table = label_shards(s, raw, aligned, label, SCHEMA, joined=[landmarks], code=code)
     decisions = review.read()
     table = table.map(partial(review.apply, decisions=decisions))

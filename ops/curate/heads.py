@@ -31,6 +31,7 @@ from ops.curate.labelling import Sample, finish, keep, label_shards, reject
 from ops.curate.sheets import draw_polygon
 from ops.perception.headpose import Head, look, rotation_angle
 from ops.perception.trained import headpose
+from ops.perception.whenet import turned_head
 from ops.perception.yolo import head_boxes, square_of_box
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
@@ -71,6 +72,8 @@ class HeadsParams(Params):
     max_outside: float = Field(0.35, ge=0, le=1, description="share outside the picture")  # unpublished: our choice
     # SphereHead App. 0.B uses a YOLO head network; a picture without a box falls there
     boxes: Literal["embedded", "yolo"] = Field("embedded", description="yolo: the user's network, `lineament weights`")
+    # SphereHead App. 0.B has WHENet say how heads are turned that show no face
+    angles: Literal["embedded", "whenet"] = Field("embedded", description="whenet: the user's, `lineament weights`")
     # As for faces in ops.curate.detect, whose word it is unless boxes are the user's. Unpublished: our choice
     several: Literal["reject", "largest", "all"] = Field("reject", description="of several heads, keep these")
     several_share: float = Field(0.4, description="a second head counts from this share of the largest's area")  # ours
@@ -184,14 +187,14 @@ def see(samples: Iterator[Sample], params: HeadsParams, network: Path) -> Iterab
                 if box is None:
                     yield reject(sample, "no_head", faces=count)
                 else:
-                    yield _seen(sample, image, count, square_quad(*square_of_box(box)), network)
+                    yield _seen(sample, image, count, square_quad(*square_of_box(box)), network, params)
             continue
         for sample in heads:
             row, start = sample.row, None
             if row["faces"]:
                 low, high = _corners(row)
                 start = square_quad((low + high) / 2, float((high - low).max()) * FACE_TO_WINDOW)
-            yield _seen(sample, image, row["faces"], start, network)
+            yield _seen(sample, image, row["faces"], start, network, params)
 
 
 def _boxed(
@@ -223,8 +226,12 @@ def _inside(row: dict[str, Any], box: np.ndarray) -> bool:
     return bool((box[:2] <= middle).all() and (middle <= box[2:]).all())
 
 
-def _seen(sample: Sample, image: np.ndarray, heads: int, start: np.ndarray | None, network: Path) -> dict[str, Any]:
+def _seen(
+    sample: Sample, image: np.ndarray, heads: int, start: np.ndarray | None, network: Path, params: HeadsParams
+) -> dict[str, Any]:
     head = look(image, headpose(network), start)
+    if params.angles == "whenet":
+        head = turned_head(image, head, require("whenet"))
     return keep(
         sample,
         **{f"seen_{name}": float(value) for name, value in _numbers(head).items()},
@@ -333,6 +340,7 @@ def main(
     """Place the square around each head and find its camera, from whatever side it is seen."""
     code = [
         "ops.perception.headpose",
+        "ops.perception.whenet",
         "ops.perception.yolo",
         "ops.curate.crop",
         "models.headpose",

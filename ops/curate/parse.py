@@ -17,7 +17,8 @@ from models import camera as geometry
 from ops.curate.camera import canonical_points
 from ops.curate.crop import crop_quad
 from ops.curate.labelling import FILES, Sample, finish, keep, label_shards, reject
-from ops.perception.onnx import onnx_network
+from ops.perception import deeplab
+from ops.perception.onnx import IMAGENET, onnx_network
 from ops.perception.parser import class_scores
 from ops.perception.selfie import person_mask
 from ops.perception.trained import parser
@@ -25,6 +26,7 @@ from ops.perception.voting import cleaned, majority, shares
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
+from ops.runtime.weights import require
 from ops.store import pictures, tables
 from ops.store.parsing import CLASSES, coloured
 from ops.store.tar import Shard, shard_paths
@@ -44,8 +46,8 @@ class Voter(Params):
 
     network: Path
     side: int = Field(512, ge=16)  # BiSeNet, zllrunning/face-parsing.PyTorch
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet
-    deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)  # ImageNet
+    mean: tuple[float, float, float] = IMAGENET[0]
+    deviation: tuple[float, float, float] = IMAGENET[1]
     classes: tuple[str, ...] = tuple(_BISENET.split())
 
     @field_validator("classes")
@@ -82,7 +84,8 @@ class ParseParams(Params):
     embedded: bool = Field(True, description="whether the embedded parser votes beside them")
     # On the studio's held-out people the parser's person has an IoU of 0.93, 0.92 and 0.92 with the truth (front, side,
     # back), the selfie network's 0.96, 0.85 and 0.72: that one has learnt from people who look at their own camera.
-    mask: Literal["parser", "selfie"] = Field("parser", description="who says which pixels are the person")
+    mask: Literal["parser", "selfie", "deeplabv3"] = Field("parser", description="who says which pixels are the person")
+    mask_side: int = Field(512, ge=16, description="that deeplabv3, the user's, sees")  # SphereHead: pictures of 512
 
 
 def votes_of(crop: np.ndarray, params: ParseParams, network: Path) -> list[np.ndarray]:
@@ -124,6 +127,8 @@ def label(samples: Iterator[Sample], params: ParseParams, weights: Path, network
         mask = np.where(classes > 0, 255, 0).astype(np.uint8)
         if params.mask == "selfie":
             mask = person_mask(crop, weights, params.resolution)
+        elif params.mask == "deeplabv3":
+            mask = deeplab.person_mask(crop, require("deeplabv3"), params.mask_side, params.resolution)
         columns = {
             "mask_ratio": float(mask.mean() / 255),
             "parsing_ratio": float((classes > 0).mean()),
@@ -156,6 +161,7 @@ def main(
         "ops.perception.parser",
         "ops.perception.voting",
         "ops.perception.selfie",
+        "ops.perception.deeplab",
         "models.parser",
     ]
     table = label_shards(

@@ -1,4 +1,5 @@
-"""Networks that a user supplies as ONNX files: head boxes, parsers, identity swaps; run by OpenCV on the CPU."""
+"""Networks that a user supplies as ONNX files: head boxes, poses, masks, parsers, identity swaps; run by OpenCV on the
+CPU."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ import cv2
 import numpy as np
 
 from ops.runtime.errors import LineamentError
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of the channels red, green and blue
 
 
 class OnnxNetwork:

@@ -203,9 +203,16 @@ REGISTRY: tuple[Weight, ...] = (
         "camera of front views, SphereHead App. 0.B",
         "github.com/cleardusk/3DDFA_V2",
         "MIT; its BFM statistics are licensed",
-        "mb1_120x120.safetensors",
+        "mb1_120x120.onnx",
         "facemesh + PnP",
-        unread=True,
+    ),
+    _user(
+        "tddfa_v2_statistics",
+        "mean and deviation of what 3DDFA_V2 says",
+        "github.com/cleardusk/3DDFA_V2",
+        "MIT; its BFM statistics are licensed",
+        "param_mean_std_62d_120x120.pkl",  # read as plain arrays: nothing that it names is run
+        "facemesh + PnP",
     ),
     _user(
         "whenet",
@@ -214,17 +221,14 @@ REGISTRY: tuple[Weight, ...] = (
         "BSD-3-Clause-like",
         "whenet.onnx",
         "train_headpose",
-        unread=True,
     ),
     _user(
         "deeplabv3",
         "person mask, SphereHead App. 0.B",
         "pytorch.org/vision",
         "BSD-3-Clause",
-        "deeplabv3_resnet101_coco-586e9e4e.pth",
+        "deeplabv3_resnet101.onnx",  # exported by the user
         "selfie_segmentation",
-        "586e9e4e",
-        unread=True,
     ),
     _user(
         "bisenet_parsing",
