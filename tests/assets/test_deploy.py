@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 import yaml
+from dagster._config import process_config
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+
+from assets.launchers import Kubernetes
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 BINARIES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+
+
+def load_workspace(file: str) -> list[Any]:
+    """The code locations that Dagster reads from a workspace file."""
+    return list(WorkspaceFileTarget([file]).create_origins())
+
+
+def validate_config(schema: dict[str, Any], config: dict[str, Any]) -> Any:
+    return process_config(dg.Shape(schema), config)
 
 
 def load(name: str) -> dict:
@@ -64,8 +80,74 @@ def test_the_values_for_kubernetes() -> None:
     launcher = values["runLauncher"]["config"]["k8sRunLauncher"]
     assert launcher["volumes"] == deployment["volumes"], "runs see the project that the code location sees"
     assert values["dagsterWebserver"]["service"]["type"] == "ClusterIP", "the UI has no password"
-    if shutil.which("helm"):
-        pytest.skip("render the chart with helm template where it can be had")
+
+
+def test_the_compose_file_is_what_docker_takes(tmp_path: Path) -> None:
+    """By the schema of the Compose specification; and one that is wrong is found out."""
+    pytest.importorskip("check_jsonschema", reason="check-jsonschema is not installed (the extra `dev`)")
+
+    def verdict(file: Path) -> int:
+        words = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)]
+        return subprocess.run(words, capture_output=True, check=False).returncode
+
+    assert verdict(DEPLOY / "docker-compose.yaml") == 0
+    wrong = tmp_path / "docker-compose.yaml"
+    wrong.write_text((DEPLOY / "docker-compose.yaml").read_text().replace("restart: unless", "restarts: unless"))
+    assert verdict(wrong) != 0
+
+
+def camel(value: Any) -> Any:
+    """Kubernetes' Python names as its API has them."""
+    if isinstance(value, dict):
+        return {re.sub("_(.)", lambda m: m[1].upper(), key): camel(inner) for key, inner in value.items()}
+    return [camel(inner) for inner in value] if isinstance(value, list) else value
+
+
+def test_the_pods_are_what_kubernetes_takes() -> None:
+    """The pod of the code location as the values describe it, and that of a launcher, by Kubernetes' own schemas."""
+    kubernetes = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    (deployment,) = load("values.yaml")["dagster-user-deployments"]["deployments"]
+    image = deployment["image"]
+    container = {
+        "name": deployment["name"],
+        "image": f"{image['repository']}:{image['tag']}",
+        "imagePullPolicy": image["pullPolicy"],
+        "args": deployment["dagsterApiGrpcArgs"],
+        "ports": [{"containerPort": deployment["port"]}],
+        **{name: deployment[name] for name in ("env", "volumeMounts", "resources")},
+    }
+    of_values = {"containers": [container], "volumes": deployment["volumes"]}
+    launcher = Kubernetes(kind="kubernetes", image="me/lineament:1", gpus=2, pod={"node_selector": {"gpu": "yes"}})
+    of_launcher = camel(launcher.specification())
+    of_launcher["containers"][0]["image"] = launcher.image
+
+    def check(pod: dict[str, Any]) -> None:
+        whole = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stage"}, "spec": pod}
+        kubernetes.validate(whole, kubernetes.latest_version(), strict=True)
+
+    check(of_values)
+    check(of_launcher)
+    with pytest.raises(kubernetes.ValidationError):
+        check({**of_values, "volume": []})
+
+
+def test_the_launcher_of_runs_is_what_dagster_takes() -> None:
+    dagster_k8s = pytest.importorskip("dagster_k8s", reason="dagster-k8s is not installed (the extra `kubernetes`)")
+    values = load("values.yaml")
+    given = values["runLauncher"]["config"]["k8sRunLauncher"]
+    needed = {"service_account_name": "dagster", "instance_config_map": "dagster-instance"}
+    config = {re.sub("([A-Z])", lambda m: "_" + m[1].lower(), name): value for name, value in given.items()}
+    schema = dagster_k8s.K8sRunLauncher.config_type()
+    assert validate_config(schema, {**needed, **config}).success
+    assert not validate_config(schema, {**needed, **config, "volumez": []}).success
+
+
+def test_the_workspace_and_the_instance_are_what_dagster_takes() -> None:
+    (origin,) = load_workspace(str(DEPLOY / "workspace.yaml"))
+    assert (origin.location_name, origin.host, origin.port) == ("lineament", "code", 4000)
+    pools = load("values.yaml")["concurrency"]["pools"]
+    ours = load("dagster.yaml")["concurrency"]["pools"]
+    assert (pools["defaultLimit"], pools["granularity"]) == (ours["default_limit"], ours["granularity"])
 
 
 @pytest.fixture(scope="module")
