@@ -2,7 +2,7 @@
 
 InvertAvatar shows its recurrent encoders whole first frames, and of the others the head alone (public code). No
 segmentation is needed: the head's vertices, moved away from its middle to make room for hair, are laid on a coarse grid
-whose cells grow until they join.
+whose cells grow until they join, and shrink again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from models.parametric.person import Person, combine
 POINTS = 600  # vertices looked at, at most; unpublished: our choice, as all here
 ROOM = 1.2  # for hair: distances from the head's middle grow by this
 CELLS = 32  # of the grid, a side
+GAP = 2  # cells that may lie between neighbouring points, beside one cell more of room
 
 
 class HeadMask(nn.Module):
@@ -42,5 +43,6 @@ class HeadMask(nn.Module):
         inside = ((cell >= 0) & (cell < CELLS)).all(-1) & (depth > 0)
         place = torch.where(inside, cell[..., 1] * CELLS + cell[..., 0], CELLS**2)  # one cell more for those outside
         grid = torch.zeros(len(at), CELLS**2 + 1, device=at.device, dtype=at.dtype).scatter(1, place, 1.0)
-        coarse = F.max_pool2d(grid[:, :-1].view(-1, 1, CELLS, CELLS), 3, stride=1, padding=1)
+        grown = F.max_pool2d(grid[:, :-1].view(-1, 1, CELLS, CELLS), 2 * GAP + 3, stride=1, padding=GAP + 1)
+        coarse = -F.max_pool2d(-grown, 2 * GAP + 1, stride=1, padding=GAP)
         return F.interpolate(coarse, size=(size, size), mode="nearest")
