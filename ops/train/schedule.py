@@ -59,8 +59,8 @@ class Phase(Params):
 class Plan(Params):
     """The declared phases, one after the other, and the curves that run through them.
 
-    A curve named ``lr.<optimizer>`` sets that optimiser's learning rate; all else is for the objective to read from
-    ``Moment.settings``.
+    A curve named ``lr.<optimizer>`` sets that optimiser's learning rate; one named ``lr`` is the share of their own
+    rates that all optimisers keep. All else is for the objective to read from ``Moment.settings``.
     """
 
     phases: tuple[Phase, ...] = ()

@@ -37,6 +37,7 @@ class Updater:
             name: [p for group in optimizer.param_groups for p in group["params"]]
             for name, optimizer in objective.optimizers.items()
         }
+        self._rates = {name: [g["lr"] for g in o.param_groups] for name, o in objective.optimizers.items()}
         self._all = [p for network in objective.networks.values() for p in network.parameters()]
         terms = [term for update in objective.updates for term in update.terms]
         self._losses: dict[str, Loss] = {t.name: self._prepared(t) for t in terms}
@@ -99,10 +100,12 @@ class Updater:
             parameter.requires_grad_(True)
 
     def _set_learning_rate(self, name: str, moment: Moment) -> None:
-        rate = moment.settings.get(f"lr.{name}")
-        if rate is not None:
-            for group in self.objective.optimizers[name].param_groups:
+        rate, share = moment.settings.get(f"lr.{name}"), moment.settings.get("lr")
+        for group, own in zip(self.objective.optimizers[name].param_groups, self._rates[name]):
+            if rate is not None:
                 group["lr"] = float(rate)
+            elif share is not None:
+                group["lr"] = own * float(share)
 
     def _watch(self, name: str, total: Tensor) -> None:
         value = total.detach()

@@ -17,7 +17,7 @@ from typing import NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from models import fir
@@ -81,6 +81,7 @@ class HeadsTraining(Params):
 
     lr_generator: float = Field(default=0.0025, gt=0)  # EG3D
     lr_discriminator: float = Field(default=0.002, gt=0)  # EG3D for FFHQ
+    settle: tuple[int, int] | None = None  # images from and to which rates fall to 0; the papers keep them
     r1: float = Field(default=1.0, ge=0)  # gamma: EG3D for FFHQ at 512; PanoHead the same for the mask
     r1_every: int = Field(default=16, ge=1)  # StyleGAN2
     density: float | None = Field(default=None, ge=0)  # EG3D 0.25, PanoHead 0
@@ -102,6 +103,15 @@ class HeadsTraining(Params):
     vico_degrees: float = Field(default=15.0, ge=0)  # unpublished: our choice; nearer views are no mismatch
     reuse: bool = False  # judge the heads the generator just learnt from; the papers draw new ones
     augment: AugmentConfig | None = None  # ADA: off for FFHQ in EG3D
+
+    @field_validator("settle")
+    @classmethod
+    def _rises(cls, settle: tuple[int, int] | None) -> tuple[int, int] | None:
+        if settle is not None and not 0 <= settle[0] < settle[1]:
+            raise ValueError(
+                f"rates fall from one number of images to a larger one, not from {settle[0]} to {settle[1]}"
+            )
+        return settle
 
 
 def plan_of(training: HeadsTraining, variant: HeadVariant) -> Plan:
@@ -127,9 +137,11 @@ def plan_of(training: HeadsTraining, variant: HeadVariant) -> Plan:
     blur_images = t.blur_images or (t.near_front_images if variant.spherical else 200_000)
     noise = t.density_noise if t.density_noise is not None else float(variant.base != "eg3d")
     swap = t.swap if t.swap is not None else (0.5 if variant.base == "eg3d" else 0.7)
+    settle = {"lr": Curve(knots=((t.settle[0], 1.0), (t.settle[1], 0.0)))} if t.settle else {}
     return Plan(
         phases=(first, second, third) if variant.spherical else (second, third),
         curves={
+            **settle,
             "swap": Curve(knots=((0, 1.0), (t.swap_images, swap))),
             "blur": Curve(knots=((0, t.blur), (blur_images, 0.0))),
             "density_noise": Curve(knots=((0, noise), (t.density_noise_images, 0.0))),

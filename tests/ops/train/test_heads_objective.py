@@ -112,6 +112,15 @@ def test_phases_out_of_order_are_refused():
         plan_of(HeadsTraining(near_front_images=100, vico_after=100), HeadVariant.parse("spherehead"))
 
 
+def test_rates_settle_where_asked():
+    variant = HeadVariant.parse("spherehead")
+    assert "lr" not in plan_of(PAPER, variant).at(10**8)[1]
+    plan = plan_of(HeadsTraining(settle=(100, 300)), variant)
+    assert [plan.at(images)[1]["lr"] for images in (0, 100, 200, 300, 10**8)] == [1, 1, 0.5, 0, 0]
+    with pytest.raises(ValueError, match="not from 3 to 3"):
+        HeadsTraining(settle=(3, 3))
+
+
 def test_spheres_are_drawn_with_the_declared_chances_by_the_steps_seed():
     objective = build()
     drawn = [objective._sphere(moment(step, single=0.33)) for step in range(3000)]

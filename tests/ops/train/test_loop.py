@@ -259,6 +259,23 @@ def test_a_compiled_run_learns_what_an_eager_one_does(tmp_path, shards):
     assert eager[0].abs().max() > 0
 
 
+def test_rates_keep_the_share_that_the_plan_names(tmp_path, shards):
+    run = trainer(tmp_path, shards, settings(images=40, plan={"curves": {"lr": {"knots": [[0, 1.0], [40, 0.0]]}}}))
+    own = {name: optimizer.param_groups[0]["lr"] for name, optimizer in run.objective.optimizers.items()}
+    shares = []
+    after = run.objective.after
+
+    def look(moment):
+        shares.append({n: o.param_groups[0]["lr"] / own[n] for n, o in run.objective.optimizers.items()})
+        after(moment)
+
+    run.objective.after = look
+    run.train()
+    steps = len(shares)
+    for name in own:
+        assert [share[name] for share in shares] == pytest.approx([1 - step / steps for step in range(steps)])
+
+
 def test_phases_and_learning_rates_follow_the_plan(tmp_path, shards):
     plan = {
         "phases": [{"name": "warm", "images": 20, "settings": {"x": 1}}, {"name": "rest", "settings": {"x": 2}}],
