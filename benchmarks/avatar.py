@@ -64,8 +64,8 @@ def _surface_rows(person: Person) -> list[Row]:
     alone = _settled(partial(large.surface, identity, expression))
     alone()
     mesh = AvatarMesh(person, AvatarConfig(plane_resolution=SMALL)).to(_device())
-    fast, plain = (_settled(partial(mesh.surface, identity, expression, b)) for b in ("auto", "torch"))  # type: ignore[arg-type]
-    one, other = (mesh.surface(identity, expression, b) for b in ("auto", "torch"))  # type: ignore[arg-type]
+    fast, plain = (_settled(partial(mesh.surface, identity, expression, b)) for b in ("auto", "torch"))
+    one, other = (mesh.surface(identity, expression, b) for b in ("auto", "torch"))
     both = (one.alpha > 0) & (other.alpha > 0)
     near = ((one.uv - other.uv).abs().amax(-1) < 1e-3)[both[:, 0]].float().mean().item()
     return [

@@ -131,6 +131,8 @@ class Judge:
 
     def units(self, picture: np.ndarray) -> np.ndarray | None:
         """(52,) face units fitted to a picture; None where no face is found and fitted. A picture is fitted once."""
+        if self.see(picture) is None:  # landmarks of a blur can be fitted, too
+            return None
         key = picture.tobytes()
         if key not in self._fits:
             fitted = fit_picture(resize(picture, LOOK) if len(picture) < LOOK else picture, self.weights)
