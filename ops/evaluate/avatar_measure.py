@@ -103,16 +103,22 @@ def cross_identity(method: Method, takes: Sequence[Take], judge: Judge, tests: i
 
 
 def by_frames(
-    method: Method, takes: Sequence[Take], judge: Judge, counts: Sequence[int], tests: int, seed: int
+    method: Method,
+    takes: Sequence[Take],
+    judge: Judge,
+    counts: Sequence[int],
+    tests: int,
+    seed: int,
+    likeness_alone: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """How the number of frames matters: ``ordered`` and ``unordered`` to count to measures (Figures 6 and 12, table 3).
 
     Frames come evenly from the first two thirds of a clip, or from there by chance and in any order; the last third
-    judges. Unordered ones are not measured for one frame alone.
+    judges. Unordered ones are not measured for one frame alone. ``likeness_alone`` leaves identity and motion out.
     """
     found: dict[str, dict[str, Any]] = {ORDERED: {}, UNORDERED: {}}
     for order, entries in found.items():
-        for count in counts:
+        for count in counts if order == ORDERED else [n for n in counts if n > 1]:
             rows = []
             for number, take in enumerate(takes):
                 build, judged = take.split()
@@ -122,9 +128,10 @@ def by_frames(
                 if order == UNORDERED:
                     chosen = np.random.default_rng([seed, number, count]).permutation(build)[:count].tolist()
                 frames = [take.frames[n] for n in spread(judged, tests)]
-                avatar = method.build([take.frames[n] for n in chosen])
-                rows.append(compare(judge, frames, drawn(avatar, frames)))
-            if rows and (order == ORDERED or count > 1):
+                shown = drawn(method.build([take.frames[n] for n in chosen]), frames)
+                row = judge.likeness(pictures(frames), shown) if likeness_alone else compare(judge, frames, shown)
+                rows.append(row)
+            if rows:
                 entries[str(count)] = summarise(rows)
     return found
 

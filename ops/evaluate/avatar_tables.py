@@ -76,7 +76,7 @@ def frame_curve(protocol: Protocol, checkpoints: dict[str, Path], setting: Setti
     for row, method, takes, judge, tests in _each(protocol, checkpoints, setting):
         rows[row] = {
             f"{name}_{order}_{count}": number_of(value)
-            for order, entries in by_frames(method, takes, judge, COUNTS, tests, protocol.seed).items()
+            for order, entries in by_frames(method, takes, judge, COUNTS, tests, protocol.seed, True).items()
             for count, values in entries.items()
             for name, value in values.items()
             if name.startswith(("perceptual", "lpips"))
