@@ -18,9 +18,9 @@ import torch
 from pydantic import Field, model_validator
 
 from models import camera as geometry
-from ops.curate.camera import canonical_points
 from ops.curate.crop import crop_quad, square_quad
 from ops.curate.detect import DetectParams, find_faces
+from ops.perception.facemesh import canonical_points
 from ops.perception.onnx import onnx_network
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params

@@ -8,10 +8,8 @@ radius of 2.7 and fills the unit box as EG3D's heads do.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from functools import lru_cache, partial
-from importlib import resources
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +24,7 @@ from ops.curate import review
 from ops.curate.crop import from_crop, quad_side, to_crop
 from ops.curate.labelling import Sample, finish, keep, label_shards, reject
 from ops.curate.sheets import draw_points
+from ops.perception.facemesh import canonical_points
 from ops.perception.tddfa import face_rotation
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
@@ -37,8 +36,6 @@ SCHEMA = tables.schema(
     *(pa.field(name, pa.float32()) for name in ("yaw", "pitch", "roll", "residual", "distance")),
 )
 EYE_CORNERS = (33, 263)  # the outer ones: the residual is in per cent of their distance
-
-
 CROP_FOCAL = geometry.FFHQ_FOCAL / 1.229  # FFHQ's square is 1.229 times as wide as EG3D's crop of the same face
 
 
@@ -52,18 +49,6 @@ class CameraParams(Params):
     max_pitch: float = Field(80.0, description="degrees")  # SphereHead App. 0.B
     max_roll: float = Field(50.0, description="degrees")  # SphereHead App. 0.B
     max_residual: float = Field(15.0, description="per cent of the outer eye distance")  # unpublished: our choice
-
-
-@lru_cache
-def canonical_points() -> np.ndarray:
-    """(468, 3) FaceMesh points of the canonical head in world units (y up, +z front), read only.
-
-    Measured on the mean head by ``python -m ops.studio.measure_facemesh``.
-    """
-    text = resources.files("models.parametric").joinpath("facemesh_canonical.json").read_text(encoding="utf-8")
-    points = np.array(json.loads(text), np.float64)
-    points.flags.writeable = False
-    return points
 
 
 # FaceMesh's points at those of the 68 that have a certain place on it, from 17 on (brows, nose, eyes, mouth); the jaw's

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ops.curate.labelling import Sample, finish, keep, label_shards, reject
 from ops.curate.sheets import draw_points
-from ops.perception.facemesh import landmarks, region_of_face, region_of_landmarks
+from ops.perception.facemesh import landmarks, landmarks_twice, region_of_face, region_of_landmarks
 from ops.perception.fan import fan, fan_landmarks
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
@@ -37,10 +37,14 @@ class LandmarksParams(Params):
 def find_landmarks(
     image: np.ndarray, box: np.ndarray, keypoints: np.ndarray, weights: Path, refinements: int
 ) -> tuple[np.ndarray, float]:
-    """(468, 3) landmarks and their score for a detected face: box (4,), key points (6, 2), pixels."""
+    """(468, 3) landmarks and their score for a detected face: box (4,), key points (6, 2), pixels.
+
+    The last look is at the region and its mirror image.
+    """
     points, score = landmarks(image, region_of_face(box, keypoints), weights)
-    for _ in range(refinements):
-        points, score = landmarks(image, region_of_landmarks(points), weights)
+    for look in range(refinements):
+        find = landmarks_twice if look == refinements - 1 else landmarks
+        points, score = find(image, region_of_landmarks(points), weights)
     return points, score
 
 

@@ -14,10 +14,10 @@ import torch
 from pydantic import Field, field_validator
 
 from models import camera as geometry
-from ops.curate.camera import canonical_points
 from ops.curate.crop import crop_quad
 from ops.curate.labelling import FILES, Sample, finish, keep, label_shards, reject
 from ops.perception import deeplab
+from ops.perception.facemesh import canonical_points
 from ops.perception.onnx import IMAGENET, onnx_network
 from ops.perception.parser import class_scores
 from ops.perception.selfie import person_mask

@@ -138,15 +138,23 @@ def rigid_distance(points: np.ndarray, to: np.ndarray) -> float:
     return float(np.linalg.norm(a @ (u @ v) - b, axis=1).mean())
 
 
-def pose_rows(row: dict[str, Any], truth: Truth) -> Iterator[tuple[str, float]]:
-    """Angles between fitted and true joint rotations, degrees."""
+def pose_rows(row: dict[str, Any], truth: Truth) -> Iterator[tuple[str, str, float]]:
+    """Angles between true joint rotations and the fitted ones, and those of the mean pose, degrees.
+
+    ``head_to_torso`` is the turn of neck and head together, which is what a picture shows.
+    """
+    from ops.fit.torso import usual_pose
+
     true = truth.array("pose", 6, 3)
     if true is None:
         return
-    found = np.asarray(row["pose"], np.float64).reshape(6, 3)
-    apart = (Rotation.from_rotvec(found) * Rotation.from_rotvec(true).inv()).magnitude()
-    yield from zip((f"joint_{name}" for name in JOINTS), np.degrees(apart).tolist())
-    yield "joint_angle", float(np.degrees(apart).mean())
+    for method, pose in (("fit_body", np.asarray(row["pose"]).reshape(6, 3)), ("mean_pose", usual_pose().numpy())):
+        found, goal = Rotation.from_rotvec(np.asarray(pose, np.float64)), Rotation.from_rotvec(true)
+        apart = np.degrees((found * goal.inv()).magnitude())
+        yield from ((method, f"joint_{name}", value) for name, value in zip(JOINTS, apart.tolist()))
+        yield method, "joint_angle", float(apart.mean())
+        turned = found[0] * found[1] * (goal[0] * goal[1]).inv()
+        yield method, "head_to_torso", float(np.degrees(turned.magnitude()))
 
 
 def side_cars(folder: Path) -> dict[str, Shard]:

@@ -46,7 +46,16 @@ STAGES = (
     "clips",
 )
 BIN = 15  # degrees of the distance from the front
-UNITS = {"yaw": "°", "pitch": "°", "roll": "°", "landmarks": "%", "residual": "%", "head_vertices_mm": "mm"}
+UNITS = {
+    "yaw": "°",
+    "pitch": "°",
+    "roll": "°",
+    "landmarks": "%",
+    "residual": "%",
+    "head_vertices_mm": "mm",
+    "head_to_torso": "°",
+}
+SEEN_MM = 1.0  # by which a unit's spread must move some landmark to count as seen; unpublished: our choice
 MOVES = 0.03  # standard deviation from which an expression unit counts as used; unpublished: our choice
 
 
@@ -98,8 +107,8 @@ def measure(source: str, truth_folder: Path, labels: Path) -> Found:
             _pair(found, "fit_face", row, truth)
     for row in errors.kept_rows(labels / "fit_body.parquet"):
         if (truth := truths.get(row["id"])) is not None:
-            for quantity, value in errors.pose_rows(row, truth):
-                found.add(row["id"], truth, "fit_body", quantity, value)
+            for method, quantity, value in errors.pose_rows(row, truth):
+                found.add(row["id"], truth, method, quantity, value)
     _pixels(found, truths, truth_folder, labels, quads)
     _clips(found, truth_folder, labels)
     return found
@@ -194,18 +203,27 @@ def summarise(found: Found, params: EvaluateLabelsParams) -> dict[str, Any]:
 
 
 def _expression(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
-    """Correlation of each unit that the truth uses, and their mean."""
-    from ops.fit.target import target
+    """Correlation of each unit that the truth uses, their mean, and that of those which show.
+
+    A unit shows (``seen``) where its standard deviation in the truth moves some landmark by SEEN_MM or more.
+    """
+    from ops.fit.target import millimetres, target
 
     fitted, true = (np.stack(side) for side in zip(*pairs))
-    names = target().model.expression_names
+    names, reach = target().model.expression_names, millimetres(target().face.expression.norm(dim=-1).amax(1)).numpy()
     units = {
-        names[k]: intervals.correlation(fitted[:, k], true[:, k])
-        for k in range(true.shape[1])
-        if true[:, k].std() > MOVES
+        names[k]: {**intervals.correlation(fitted[:, k], true[:, k]), "moves_mm": round(float(reach[k] * spread), 2)}
+        for k, spread in enumerate(true.std(0))
+        if spread > MOVES
     }
-    known = np.array([unit["mean"] if unit["mean"] is not None else 0.0 for unit in units.values()])
-    return {"mean": round(float(known.mean()), 4) if len(known) else None, "n": len(pairs), "units": units}
+
+    def mean(some: Sequence[dict[str, Any]]) -> float | None:
+        known = [0.0 if unit["mean"] is None else unit["mean"] for unit in some]
+        return round(float(np.mean(known)), 4) if known else None
+
+    seen = [unit for unit in units.values() if unit["moves_mm"] >= SEEN_MM]
+    everything = {"mean": mean(list(units.values())), "seen": mean(seen), "seen_units": len(seen)}
+    return {**everything, "n": len(pairs), "units": units}
 
 
 def _parsing(found: Found) -> list[dict[str, Any]]:
@@ -249,7 +267,10 @@ def headline(entry: dict[str, Any]) -> dict[str, Any]:
     for error in entry["errors"]:
         short = {part: _brief(error[part]) for part in ("all", "near_front", "within_60") if error[part]["n"]}
         found.setdefault(error["quantity"], {})[error["method"]] = short
-    found["expression_correlation"] = {m: {"n": e["n"], "mean": e["mean"]} for m, e in entry["expression"].items()}
+    found["expression_correlation"] = {
+        method: {key: one[key] for key in ("n", "mean", "seen", "seen_units")}
+        for method, one in entry["expression"].items()
+    }
     found["parsing_iou"] = {row["class"]: _brief(row) for row in entry["parsing"] if row["n"]}
     found["filters"] = {
         row["reason"]: {part: _brief(row[part]) for part in ("precision", "recall")} for row in entry["filters"]

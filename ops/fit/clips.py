@@ -21,6 +21,7 @@ from ops.curate.sheets import contact_sheet
 from ops.fit.face import CODE_MODULES, FIELDS, FitParams, columns_of, why_not
 from ops.fit.footage import Frame, shots, square, watch
 from ops.fit.overlay import overlay
+from ops.fit.reading import reading
 from ops.fit.sequence import Smoothness, fit_shot
 from ops.fit.solver import fit
 from ops.fit.target import target
@@ -105,7 +106,18 @@ def fit_frames(shot: Sequence[Frame], quad: np.ndarray, rate: float, params: Tra
     seen = torch.from_numpy(np.stack(observed))
     start = torch.from_numpy(np.stack(motions))
     weights = goal.weights.expand(len(shot), -1)
-    alone = fit(goal.face, seen, start[:, :3, :3], start[:, :3, 3], CROP_FOCAL, params.terms, weights=weights, rounds=1)
+    prior = reading().prior(np.stack([frame.points for frame in shot if frame.points is not None]))
+    alone = fit(
+        goal.face,
+        seen,
+        start[:, :3, :3],
+        start[:, :3, 3],
+        CROP_FOCAL,
+        params.terms,
+        weights=weights,
+        prior=prior,
+        rounds=1,
+    )
     gaps = torch.tensor(np.diff([frame.number for frame in shot]) * RATE / rate)
     together = fit_shot(
         goal.face,
@@ -116,6 +128,7 @@ def fit_frames(shot: Sequence[Frame], quad: np.ndarray, rate: float, params: Tra
         params.terms,
         params.smoothness,
         weights=weights,
+        prior=prior,
         max_steps=params.max_steps,
     )
     return columns_of(together, CROP_FOCAL)

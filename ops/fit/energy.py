@@ -1,10 +1,12 @@
 """What a fit minimises: landmarks that should project to where they were seen, and codes that should be plausible.
 
-    E = 1/c sum_i w_i rho(|project(R x_i + t) - u_i|^2 / s^2) + |identity|^2 + |expression / s_e|^2 + bounds
+    E = 1/c sum_i w_i rho(|project(R x_i + t) - u_i|^2 / s^2) + |(identity - m_i) / s_i|^2
+        + |(expression - m_e) / s_e|^2 + bounds
 
 x is linear in the codes (:mod:`ops.fit.linear`), w falls to zero where the surface turns away from the camera, rho is
-Geman and McClure's 1 - 1 / (1 + r^2 / k^2), and c says how many neighbouring landmarks err as one. All terms come as
-Gauss-Newton normal equations with exact first derivatives; the codes' ranges are walls, soft but steep.
+Geman and McClure's 1 - 1 / (1 + r^2 / k^2), and c says how many neighbouring landmarks err as one. m and s are what is
+expected of the codes: the crowd's mean and spread, or what was read off the landmarks and how well that is known. All
+terms come as Gauss-Newton normal equations with exact first derivatives; the codes' ranges are walls, soft but steep.
 """
 
 from __future__ import annotations
@@ -77,6 +79,32 @@ class Terms:
 
 
 @dataclass(frozen=True)
+class Prior:
+    """What is expected of N faces' codes.
+
+    Attributes:
+        identity, identity_spread: (N, I) and (I,) mean and standard deviation.
+        expression, expression_spread: (N, E) and (E,).
+    """
+
+    identity: Tensor
+    identity_spread: Tensor
+    expression: Tensor
+    expression_spread: Tensor
+
+    def part(self, rows: slice) -> Prior:
+        """Of some of the faces."""
+        return replace(self, identity=self.identity[rows], expression=self.expression[rows])
+
+
+def crowd(state: State, terms: Terms) -> Prior:
+    """What is expected of anybody: the mean person, without expression."""
+    spread = torch.full_like(state.expression[0], terms.expression)
+    ones = torch.ones_like(state.identity[0])
+    return Prior(torch.zeros_like(state.identity), ones, torch.zeros_like(state.expression), spread)
+
+
+@dataclass(frozen=True)
 class Normal:
     """Gauss-Newton normal equations of N faces: (N, K, K) matrices and (N, K) gradients, K = I + E + 6."""
 
@@ -138,14 +166,16 @@ def landmark_normal(
     return Normal(transposed @ jacobian, (transposed @ residual.unsqueeze(-1)).squeeze(-1))
 
 
-def identity_prior(state: State) -> tuple[Tensor, Tensor, Tensor]:
-    """Cost (N,), gradient (N, I) and second derivative (N, I) of the identity's unit-variance prior."""
-    return (state.identity**2).sum(-1), state.identity, torch.ones_like(state.identity)
+def identity_prior(state: State, prior: Prior) -> tuple[Tensor, Tensor, Tensor]:
+    """Cost (N,), gradient (N, I) and second derivative (N, I) of the identity's prior."""
+    stiff = prior.identity_spread**-2
+    off = state.identity - prior.identity
+    return (stiff * off**2).sum(-1), stiff * off, stiff.expand_as(off)
 
 
-def expression_prior(state: State, t: Terms) -> tuple[Tensor, Tensor, Tensor]:
+def expression_prior(state: State, prior: Prior, t: Terms) -> tuple[Tensor, Tensor, Tensor]:
     """Cost (N,), gradient (N, E) and second derivative (N, E) of the expression's prior and its walls."""
-    e, stiff = state.expression, 1 / t.expression**2
-    beyond = e - e.clamp(0, 1)
-    cost = stiff * (e**2 + t.wall * beyond**2).sum(-1)
-    return cost, stiff * (e + t.wall * beyond), stiff * (1 + t.wall * (beyond != 0))
+    e, stiff = state.expression, prior.expression_spread**-2
+    off, beyond = e - prior.expression, e - e.clamp(0, 1)
+    cost = (stiff * (off**2 + t.wall * beyond**2)).sum(-1)
+    return cost, stiff * (off + t.wall * beyond), stiff * (1 + t.wall * (beyond != 0))

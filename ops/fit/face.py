@@ -18,6 +18,7 @@ from ops.curate.labelling import Sample, finish, keep, label_shards, reject
 from ops.fit.energy import Terms
 from ops.fit.overlay import overlay
 from ops.fit.photometric import refine
+from ops.fit.reading import reading
 from ops.fit.solver import Solution, fit
 from ops.fit.target import camera_of, interocular, motion_of, pose_of, target
 from ops.runtime.errors import LineamentError
@@ -25,7 +26,9 @@ from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
 from ops.store import tables
 
-CODE_MODULES = tuple(f"ops.fit.{name}" for name in ("calibrate", "energy", "linear", "photometric", "solver", "target"))
+CODE_MODULES = tuple(
+    f"ops.fit.{name}" for name in ("calibrate", "energy", "linear", "photometric", "reading", "solver", "target")
+)
 FIELDS = (
     *(pa.field(name, pa.list_(pa.float32())) for name in ("identity", "expression", "pose", "camera")),
     pa.field("residual", pa.float32()),
@@ -39,7 +42,7 @@ class FitParams(Params):
     """The energy's weights; all unpublished: our choice, by the studio's truth."""
 
     noise: float = Field(0.006, gt=0, description="standard deviation of a landmark, crop sides")
-    correlated: float = Field(16.0, ge=1, description="landmarks that err as one")
+    correlated: float = Field(40.0, ge=1, description="landmarks that err as one")
     outlier: float = Field(4.0, gt=0, description="in noise: there a landmark's pull is a quarter")
     expression: float = Field(0.3, gt=0, description="standard deviation of an expression unit")
     wall: float = Field(20.0, ge=0, description="stiffness of the expression's bounds")
@@ -96,25 +99,35 @@ def fit_crops(
 
     ``crops`` (S, S, 3) uint8 are the squares' pictures; with them the photometric term refines the fit.
     """
-    found = []
+    found, raw = [], []
     for row in rows:
-        points = np.array(row["points"], np.float64).reshape(-1, 3)[:, :2]
+        points = np.array(row["points"], np.float64).reshape(-1, 3)
         if len(points) != 468:
             raise LineamentError("fits need FaceMesh's 468 points: set landmarks.backend to facemesh.")
-        found.append(to_crop(points, np.array(row["quad"], np.float64).reshape(4, 2)))
+        raw.append(points)
+        found.append(to_crop(points[:, :2], np.array(row["quad"], np.float64).reshape(4, 2)))
     cameras = np.array([row["camera"] for row in rows])
     rotation, translation = motion_of(cameras, np.array([row["distance"] for row in rows]))
     focal = float(cameras[0, 16]) if np.isfinite(cameras[0, 16]) else CROP_FOCAL
     goal = target()
     weights = goal.weights.expand(len(rows), -1)
     observed = torch.from_numpy(np.stack(found))
+    prior = reading().prior(np.stack(raw))
     solution = fit(
-        goal.face, observed, rotation, translation, focal, params.terms, weights=weights, max_steps=params.max_steps
+        goal.face,
+        observed,
+        rotation,
+        translation,
+        focal,
+        params.terms,
+        weights=weights,
+        prior=prior,
+        max_steps=params.max_steps,
     )
     if crops is not None:
         pixels = torch.from_numpy(np.stack(crops)).float() / 255
         weight, steps = params.photometric, params.photometric_steps
-        solution = refine(goal, solution, observed, pixels, focal, params.terms, weight, steps)
+        solution = refine(goal, solution, observed, pixels, focal, params.terms, weight, steps, prior)
     return columns_of(solution, focal)
 
 

@@ -20,7 +20,7 @@ from models.parametric.person import Person
 from models.render import raster
 from models.render.texture import vertex_normals
 from ops.fit import energy
-from ops.fit.energy import State, Terms
+from ops.fit.energy import Prior, State, Terms
 from ops.fit.solver import FaceProblem, Solution, weighted_rms
 from ops.fit.target import Target
 
@@ -106,6 +106,7 @@ def refine(
     terms: Terms,
     weight: float,
     steps: int,
+    prior: Prior,
 ) -> Solution:
     """Go on from a fit to landmarks with the photometric term, by Adam.
 
@@ -117,8 +118,9 @@ def refine(
         focal, terms: as in :func:`ops.fit.solver.fit`.
         weight: of the term, against the others.
         steps: of Adam; a face keeps the step with the least energy.
+        prior: what is expected of the codes.
     """
-    problem = FaceProblem(goal.face, torch.nan_to_num(observed), solution.weights, focal, terms)
+    problem = FaceProblem(goal.face, torch.nan_to_num(observed), solution.weights, focal, terms, prior)
     shading = Shading(goal.model, pictures, focal, weight)
     sizes = (solution.state.identity.shape[1], solution.state.expression.shape[1], 3, 3)
     stride = torch.cat([pictures.new_full((n,), s, dtype=torch.float64) for n, s in zip(sizes, STRIDE)])

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ops.fit import energy
-from ops.fit.energy import Normal, State, Terms
+from ops.fit.energy import Normal, Prior, State, Terms
 from ops.fit.linear import LinearFace
 from ops.fit.solver import FaceProblem, Solution, forgiving, levenberg_marquardt, weighted_rms
 
@@ -133,8 +133,8 @@ class ShotProblem:
         total = energy.landmark_cost(one.face, state, one.observed, one.weights, one.focal, one.terms).sum()
         total = (
             total
-            + self.belief * energy.identity_prior(state)[0][0]
-            + energy.expression_prior(state, one.terms)[0].sum()
+            + self.belief * energy.identity_prior(state, one.prior)[0][0]
+            + energy.expression_prior(state, one.prior, one.terms)[0].sum()
         )
         return (total + (self.change(state) ** 2 * self.stiffness / self.gaps[:, None]).sum())[None]
 
@@ -148,7 +148,7 @@ class ShotProblem:
         cross, frames, gradient = (
             torch.cat([getattr(p, name) for p in pieces]) for name in ("cross", "frames", "gradient_frames")
         )
-        _, slope, stiff = energy.identity_prior(state)
+        _, slope, stiff = energy.identity_prior(state, self.faces.prior)
         pull = self.stiffness / self.gaps[:, None]  # (T - 1, n)
         force = pull * self.change(state)
         frames, gradient = frames.clone(), gradient.clone()
@@ -173,7 +173,7 @@ class ShotProblem:
         found: Normal = energy.landmark_normal(
             one.face, some, one.observed[part], one.weights[part], one.focal, one.terms
         )
-        _, slope, stiff = energy.expression_prior(some, one.terms)
+        _, slope, stiff = energy.expression_prior(some, one.prior.part(part), one.terms)
         rest = slope.new_zeros(len(slope), 6)
         return Arrow(
             found.matrix[:, :size, :size].sum(0),
@@ -216,6 +216,7 @@ def fit_shot(
     smooth: Smoothness,
     *,
     weights: Tensor,
+    prior: Prior | None = None,
     rounds: int = 2,
     max_steps: int = 20,
 ) -> Solution:
@@ -229,12 +230,16 @@ def fit_shot(
         focal: of the square, in its sides.
         terms, smooth: weights of the energy.
         weights: (T, P) of the landmarks.
+        prior: what is expected of the frames; of the identity, the mean of what is.
         rounds, max_steps: as in :func:`ops.fit.solver.fit`.
 
     Returns:
         the solution, one row a frame; ``identity`` is the same in all, ``converged`` is the shot's.
     """
     state = replace(start, identity=start.identity.mean(0, keepdim=True).expand_as(start.identity).clone())
+    if prior is None:
+        prior = energy.crowd(state, terms)
+    prior = replace(prior, identity=prior.identity.mean(0, keepdim=True).expand_as(prior.identity))
     stiffness = smooth.stiffness(state.expression.shape[1], state.translation)
     belief = 1 + (len(observed) - 1) * smooth.alike
     steps = torch.zeros(1, dtype=torch.long)
@@ -243,7 +248,7 @@ def fit_shot(
     for number in range(rounds):
         shown = weights * energy.visibility(face, state, energy.project(face, state, focal)[1])
         problem = ShotProblem(
-            FaceProblem(face, observed, shown, focal, forgiving(terms, rounds - 1 - number)),
+            FaceProblem(face, observed, shown, focal, forgiving(terms, rounds - 1 - number), prior),
             stiffness,
             gaps.to(observed),
             belief,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ops.fit import energy
-from ops.fit.energy import State, Terms
+from ops.fit.energy import Prior, State, Terms
 from ops.fit.linear import LinearFace
 
 
@@ -99,6 +99,7 @@ def fit(
     terms: Terms,
     *,
     weights: Tensor | None = None,
+    prior: Prior | None = None,
     rounds: int = 2,
     max_steps: int = 20,
 ) -> Solution:
@@ -113,6 +114,7 @@ def fit(
         focal: in units of the picture's side.
         terms: weights of the energy.
         weights: (N, P), further weights of the landmarks.
+        prior: what is expected of the codes, and the first guess of them; none: what is expected of anybody.
         rounds: how often visibility is decided anew.
         max_steps: of a round.
 
@@ -127,12 +129,15 @@ def fit(
         torch.where(usable[:, None, None], rotation, eye),
         torch.where(usable[:, None], translation, translation.new_tensor([0.0, 0.0, 2.7])),
     )
+    if prior is None:
+        prior = energy.crowd(state, terms)
+    state = replace(state, identity=prior.identity.to(observed), expression=prior.expression.to(observed))
     given = torch.ones_like(observed[..., 0]) if weights is None else weights
     taken = torch.zeros(len(rotation), dtype=torch.long, device=rotation.device)
     converged = usable
     for number in range(rounds):
         shown = given * energy.visibility(face, state, energy.project(face, state, focal)[1])
-        problem = FaceProblem(face, observed, shown, focal, forgiving(terms, rounds - 1 - number))
+        problem = FaceProblem(face, observed, shown, focal, forgiving(terms, rounds - 1 - number), prior)
         state, converged, steps = levenberg_marquardt(state, problem.cost, problem.linearise, problem.step, max_steps)
         taken = taken + steps
     state = state.bounded()
@@ -154,17 +159,19 @@ class FaceProblem:
     weights: Tensor
     focal: float
     terms: Terms
+    prior: Prior
 
     def cost(self, state: State) -> Tensor:
         """(N,) energies."""
         data = energy.landmark_cost(self.face, state, self.observed, self.weights, self.focal, self.terms)
-        return data + energy.identity_prior(state)[0] + energy.expression_prior(state, self.terms)[0]
+        known = energy.identity_prior(state, self.prior)[0] + energy.expression_prior(state, self.prior, self.terms)[0]
+        return data + known
 
     def linearise(self, state: State) -> energy.Normal:
         """Normal equations with the priors on the diagonal."""
         found = energy.landmark_normal(self.face, state, self.observed, self.weights, self.focal, self.terms)
-        _, gradient_i, stiff_i = energy.identity_prior(state)
-        _, gradient_e, stiff_e = energy.expression_prior(state, self.terms)
+        _, gradient_i, stiff_i = energy.identity_prior(state, self.prior)
+        _, gradient_e, stiff_e = energy.expression_prior(state, self.prior, self.terms)
         rest = state.translation.new_zeros(len(state.translation), 6)
         gradient = found.gradient + torch.cat([gradient_i, gradient_e, rest], dim=1)
         return replace(

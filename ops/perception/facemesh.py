@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 
 import cv2
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 from scipy.special import expit
 
 from ops.perception.networks import network
@@ -50,6 +54,37 @@ def region_of_landmarks(points: np.ndarray) -> Region:
     upright = flat @ turn.T
     low, high = upright.min(0), upright.max(0)
     return Region((low + high) / 2 @ turn, float((high - low).max()) * ROI_SCALE, angle)
+
+
+def mirror_pairs(points: np.ndarray) -> np.ndarray:
+    """(468,) index of each landmark's mirror image, found from points (468, 3) of a symmetric face themselves."""
+    cost = np.linalg.norm(points[:, None] - (points * [-1, 1, 1])[None], axis=-1)
+    return linear_sum_assignment(cost + cost.T)[1]
+
+
+@lru_cache(maxsize=1)
+def canonical_points() -> np.ndarray:
+    """(468, 3) where FaceMesh sees its points on the mean head, world units; read only."""
+    text = resources.files("models.parametric").joinpath("facemesh_canonical.json").read_text(encoding="utf-8")
+    points = np.array(json.loads(text), np.float64)
+    points.flags.writeable = False
+    return points
+
+
+@lru_cache(maxsize=1)
+def mirrored() -> np.ndarray:
+    """(468,) index of each landmark's mirror image."""
+    return mirror_pairs(canonical_points())
+
+
+def landmarks_twice(image: np.ndarray, region: Region, weights: Path) -> tuple[np.ndarray, float]:
+    """The mean of what the picture and its mirror image show: their errors are partly each other's opposite."""
+    width = image.shape[1]
+    flipped = Region(np.array([width - region.centre[0], region.centre[1]]), region.side, -region.angle)
+    points, score = landmarks(image, region, weights)
+    other, other_score = landmarks(np.ascontiguousarray(image[:, ::-1]), flipped, weights)
+    other = (other * np.array([-1, 1, 1], np.float32) + np.array([width, 0, 0], np.float32))[mirrored()]
+    return (points + other) / 2, (score + other_score) / 2
 
 
 def landmarks(image: np.ndarray, region: Region, weights: Path) -> tuple[np.ndarray, float]:

@@ -34,6 +34,7 @@ TITLES = {
     "head_vertices_mm": "Head vertices, mm",
     "mask_iou": "Mask IoU",
     "joint_angle": "Body joints, °",
+    "head_to_torso": "Head against torso, °",
 }
 METHODS = {
     "camera": "FaceMesh + PnP (camera)",
@@ -42,6 +43,7 @@ METHODS = {
     "fit_body": "body model's fit (fit_body)",
     "heads": "heads from all sides (heads)",
     "mean_person": "the mean person, for comparison",
+    "mean_pose": "the mean pose, for comparison",
     "parse": "parser's mask (parse)",
     "segment": "selfie segmentation (segment)",
     "track_clips": "clips (track_clips)",
@@ -186,15 +188,15 @@ def _expression(entry: dict[str, Any]) -> Html:
     for name in names:
         units = [entry["expression"][method]["units"].get(name) for method in methods]
         rows.append([name, *(measured(u) if u and u["mean"] is not None else Html("–") for u in units)])
-    means = [
-        f"{entry['expression'][m]['mean']:.2f}" if entry["expression"][m]["mean"] is not None else "–" for m in methods
-    ]
+
+    def means(key: str) -> str:
+        values = [entry["expression"][method][key] for method in methods]
+        return ", ".join(f"{METHODS.get(m, m)} {'–' if v is None else f'{v:.2f}'}" for m, v in zip(methods, values))
+
     lead = tag(
         "p",
-        "Correlation of fitted and true units that the truth uses; ",
-        "mean: ",
-        ", ".join(f"{METHODS.get(m, m)} {value}" for m, value in zip(methods, means)),
-        ".",
+        f"Correlation of fitted and true units. Mean of all that the truth uses: {means('mean')}. ",
+        f"Of those alone whose usual strength moves some landmark by a millimetre: {means('seen')}.",
     )
     inner = table(("unit", *(METHODS.get(m, m) for m in methods)), rows, "Correlations with Fisher's 95 % intervals")
     return join([lead, tag("details", tag("summary", "Unit by unit"), inner)])

@@ -21,6 +21,7 @@ import torch
 from models.camera import intrinsics, pack_label, pose_on_sphere
 from models.parametric.anny import Anny, load_anny
 from models.render import raster
+from ops.perception.facemesh import mirror_pairs
 
 SIDE = 768  # pixels of a view
 FOCAL = 2.7 / 0.85  # 0.85 world units (31 cm) across at the head
@@ -112,14 +113,6 @@ def lift(lifted: np.ndarray, points: np.ndarray) -> np.ndarray:
     result = lifted[nearest[:, 0], nearest[:, 1]].copy()
     result[distance[pixel[:, 1], pixel[:, 0]] > 0.03 * SIDE] = np.nan
     return result
-
-
-def mirror_pairs(points: np.ndarray) -> np.ndarray:
-    """(468,) index of each landmark's mirror image, found from the measured points themselves."""
-    from scipy.optimize import linear_sum_assignment
-
-    cost = np.linalg.norm(points[:, None] - (points * [-1, 1, 1])[None], axis=-1)
-    return linear_sum_assignment(cost + cost.T)[1]
 
 
 def measure(model_file: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ from models import camera as geometry
 from ops.evaluate import filters, intervals, labels
 from ops.evaluate import label_errors as errors
 from ops.evaluate.label_errors import Truth
+from ops.fit.target import target
 from ops.store import pictures, tables
 from ops.store.tar import ShardWriter
 
@@ -70,9 +71,40 @@ def test_alignment_takes_out_rotation_and_shift_but_no_scale():
 def test_joint_angles_are_those_that_were_put_in():
     true = np.random.default_rng(1).normal(size=(6, 3)) * 0.3
     wrong = (Rotation.from_rotvec([[0, 0, np.deg2rad(7)]] * 6) * Rotation.from_rotvec(true)).as_rotvec()
-    found = dict(errors.pose_rows({"pose": wrong.ravel()}, Truth({"pose": true.ravel()})))
+    rows = list(errors.pose_rows({"pose": wrong.ravel()}, Truth({"pose": true.ravel()})))
+    found = {quantity: value for method, quantity, value in rows if method == "fit_body"}
     assert found["joint_angle"] == pytest.approx(7)
     assert found["joint_head"] == pytest.approx(7)
+    mean = {quantity: value for method, quantity, value in rows if method == "mean_pose"}
+    assert mean.keys() == found.keys()
+    assert mean["joint_neck"] == pytest.approx(np.degrees(np.linalg.norm(true[0])), rel=1e-6)
+
+
+def test_the_turn_of_the_head_is_that_of_neck_and_head_together():
+    """Neck and head that undo one another's error leave the head where it is."""
+    true, other = np.zeros((6, 3)), np.zeros((6, 3))
+    true[:2, 1] = 0.1, 0.2
+    other[:2, 1] = 0.25, 0.05
+    rows = errors.pose_rows({"pose": other.ravel()}, Truth({"pose": true.ravel()}))
+    found = {(method, quantity): value for method, quantity, value in rows}
+    assert found["fit_body", "head_to_torso"] == pytest.approx(0, abs=1e-6)
+    assert found["fit_body", "joint_neck"] == pytest.approx(np.degrees(0.15))
+    assert found["mean_pose", "head_to_torso"] == pytest.approx(np.degrees(0.3))
+
+
+def test_units_that_move_little_do_not_count_as_seen():
+    names = list(target().model.expression_names)
+    jaw, gaze = names.index("jawOpen"), names.index("eyeLookInLeft")
+    rng = np.random.default_rng(0)
+    true = np.zeros((40, 52))
+    true[:, [jaw, gaze]] = rng.random((40, 2)) * 0.3
+    fitted = true.copy()
+    fitted[:, gaze] = rng.random(40)
+    found = labels._expression(list(zip(fitted, true)))
+    assert set(found["units"]) == {"jawOpen", "eyeLookInLeft"}
+    assert found["seen"] == pytest.approx(1)
+    assert found["seen_units"] == 1
+    assert found["mean"] < 0.8
 
 
 def test_overlaps_of_shapes_with_known_areas():

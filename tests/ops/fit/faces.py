@@ -2,7 +2,7 @@
 
 import torch
 
-from ops.fit.energy import FRONT, State, Terms, project, skew
+from ops.fit.energy import FRONT, Prior, State, Terms, project, skew
 from ops.fit.linear import LinearFace
 
 FOCAL = 3.5
@@ -43,3 +43,14 @@ def some_states(face, count=3, seed=1):
 
 def seen_by(face, state):
     return project(face, state, FOCAL)[0]
+
+
+def some_prior(count, identity=4, expression=3, seed=3):
+    rng = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.rand(*shape, generator=rng, dtype=torch.float64)
+
+    return Prior(
+        draw(count, identity) - 0.5, 0.5 + draw(identity), 0.5 * draw(count, expression), 0.1 + draw(expression)
+    )

@@ -11,11 +11,11 @@ from ops.curate.crop import to_crop
 from ops.curate.detect import DetectParams, find_faces
 from ops.curate.labelling import Sample
 from ops.curate.landmarks import find_landmarks
-from ops.fit.calibrate import estimate, mirror_pairs, observe, offsets
+from ops.fit.calibrate import estimate, observe, offsets
 from ops.fit.face import FitFaceParams, fit_crops, label, why_not
 from ops.fit.overlay import overlay
 from ops.fit.target import camera_of, motion_of, pose_of, target
-from ops.perception.facemesh import LEFT_EYE, RIGHT_EYE
+from ops.perception.facemesh import LEFT_EYE, RIGHT_EYE, mirrored
 from ops.store.pictures import encode_png
 
 PARAMS = FitFaceParams()
@@ -60,12 +60,11 @@ def test_the_fitted_points_project_with_the_camera_that_is_written(row):
 
 
 def test_the_mirrored_face_has_the_mirrored_fit(row):
-    mirrored = dict(row)
-    points = np.array(row["points"]).reshape(-1, 3)[mirror_pairs()] * (-1, 1, 1) + (512, 0, 0)
+    points = np.array(row["points"]).reshape(-1, 3)[mirrored()] * (-1, 1, 1) + (512, 0, 0)
     quad = np.array(row["quad"]).reshape(4, 2)[[3, 2, 1, 0]] * (-1, 1) + (512, 0)
     label_25 = geometry.mirror_label(torch.tensor(row["camera"], dtype=torch.float64))
-    mirrored |= {"points": points.ravel().tolist(), "quad": quad.ravel().tolist(), "camera": label_25.tolist()}
-    one, other = fit_crops([row, mirrored], PARAMS)
+    flipped = {"points": points.ravel().tolist(), "quad": quad.ravel().tolist(), "camera": label_25.tolist()}
+    one, other = fit_crops([row, {**row, **flipped}], PARAMS)
     assert one["residual"] == pytest.approx(other["residual"], abs=0.15)
     np.testing.assert_allclose(one["pose"], np.array(other["pose"]) * (1, -1, -1, -1, 1, 1), atol=0.02)
 
@@ -138,9 +137,9 @@ def test_a_known_habit_of_the_detector_is_measured():
     """Landmarks that all lie 5 mm beside their points, seen from several sides."""
     rng = np.random.default_rng(1)
     true = rng.normal(0, 0.01, (468, 3))
-    true = (true + true[mirror_pairs()] * (-1, 1, 1)) / 2
+    true = (true + true[mirrored()] * (-1, 1, 1)) / 2
     turns = np.linalg.qr(rng.normal(size=(400, 3, 3)))[0][:, None, :2]
     slopes = np.broadcast_to(turns, (400, 468, 2, 3))
     rests = np.einsum("npia,pa->npi", slopes, true) + rng.normal(0, 0.01, (400, 468, 2))
     assert np.abs(estimate(slopes, rests) - true).max() < 0.006
-    np.testing.assert_allclose(offsets(), offsets()[mirror_pairs()] * (-1, 1, 1), atol=2e-4)
+    np.testing.assert_allclose(offsets(), offsets()[mirrored()] * (-1, 1, 1), atol=2e-4)

@@ -6,7 +6,7 @@ from models.render import raster
 from models.render.texture import vertex_normals
 from ops.curate.camera import CROP_FOCAL
 from ops.fit import energy
-from ops.fit.energy import FRONT, State, Terms
+from ops.fit.energy import FRONT, State, Terms, crowd
 from ops.fit.photometric import Shading, face_triangles, harmonics, label_of, light, refine
 from ops.fit.solver import fit
 from ops.fit.target import target
@@ -75,7 +75,7 @@ def test_shading_brings_the_surface_nearer_to_the_truth():
     seen = seen + 0.01 * torch.randn(seen.shape, generator=rng, dtype=torch.float64)
     start = fit(goal.face, seen, truth.rotation, truth.translation, CROP_FOCAL, TERMS)
     image = picture(truth)
-    found = refine(goal, start, seen, image, CROP_FOCAL, TERMS, weight=300.0, steps=25)
+    found = refine(goal, start, seen, image, CROP_FOCAL, TERMS, weight=300.0, steps=25, prior=crowd(start.state, TERMS))
     shading = Shading(goal.model, image, CROP_FOCAL, 1.0)
     assert float(shading.cost(found.state)) < 0.5 * float(shading.cost(start.state))
     triangles = face_triangles(goal.model)
@@ -98,7 +98,17 @@ def test_a_black_picture_and_a_failed_fit_change_nothing_for_the_worse():
     seen = energy.project(goal.face, truth, CROP_FOCAL)[0].repeat(2, 1, 1)
     seen[1] = torch.nan
     start = fit(goal.face, seen, truth.rotation.repeat(2, 1, 1), truth.translation.repeat(2, 1), CROP_FOCAL, TERMS)
-    found = refine(goal, start, seen, torch.zeros(2, SIDE, SIDE, 3), CROP_FOCAL, TERMS, weight=10.0, steps=3)
+    found = refine(
+        goal,
+        start,
+        seen,
+        torch.zeros(2, SIDE, SIDE, 3),
+        CROP_FOCAL,
+        TERMS,
+        weight=10.0,
+        steps=3,
+        prior=crowd(start.state, TERMS),
+    )
     assert found.converged.tolist() == [True, False]
     assert float(found.residual[0]) < 0.003
     assert torch.isfinite(found.state.identity).all()

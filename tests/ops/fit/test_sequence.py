@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from ops.fit.energy import State
 from ops.fit.sequence import ShotProblem, Smoothness, fit_shot, log_rotation, solve_chain
 from ops.fit.solver import FaceProblem, fit
-from tests.ops.fit.faces import FOCAL, TERMS, little_face, seen_by, some_states, turned
+from tests.ops.fit.faces import FOCAL, TERMS, little_face, seen_by, some_prior, some_states, turned
 
 SMOOTH = Smoothness(expression=0.05, rotation=0.02, translation=0.01, alike=0.0)
 N = 3 + 6  # expressions and motion of the little face
@@ -30,7 +30,9 @@ def shot_problem(frames=5, gaps=None):
     state = replace(state, identity=state.identity[:1].expand(frames, -1).clone())
     observed = seen_by(face, film(face, frames))
     gaps = torch.ones(frames - 1, dtype=torch.float64) if gaps is None else gaps
-    faces = FaceProblem(face, observed, torch.ones(frames, 60, dtype=torch.float64), FOCAL, TERMS)
+    prior = some_prior(frames)
+    prior = replace(prior, identity=prior.identity[:1].expand(frames, -1))
+    faces = FaceProblem(face, observed, torch.ones(frames, 60, dtype=torch.float64), FOCAL, TERMS, prior)
     return ShotProblem(faces, SMOOTH.stiffness(3, observed), gaps, 2.0), state
 
 

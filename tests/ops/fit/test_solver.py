@@ -8,7 +8,7 @@ import torch
 from ops.fit import energy
 from ops.fit.linear import LinearFace, linear_face
 from ops.fit.solver import FaceProblem, fit
-from tests.ops.fit.faces import FOCAL, TERMS, little_face, seen_by, some_states, turned
+from tests.ops.fit.faces import FOCAL, TERMS, little_face, seen_by, some_prior, some_states, turned
 
 
 def start(count):
@@ -21,7 +21,7 @@ def test_the_gradient_is_that_of_the_energy():
     state = replace(state, expression=state.expression * 3 - 0.5)  # some beyond both walls
     observed = seen_by(face, some_states(face, seed=5))
     weights = torch.rand(3, 60, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    problem = FaceProblem(face, observed, weights, FOCAL, replace(TERMS, outlier=3.0))
+    problem = FaceProblem(face, observed, weights, FOCAL, replace(TERMS, outlier=3.0), some_prior(3))
     step = torch.zeros(3, 4 + 3 + 6, dtype=torch.float64, requires_grad=True)
     (expected,) = torch.autograd.grad(problem.cost(state.moved(step)).sum(), step)
     torch.testing.assert_close(2 * problem.linearise(state).gradient, expected, rtol=1e-6, atol=1e-8)

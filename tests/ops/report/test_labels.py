@@ -23,7 +23,9 @@ def some_results():
 
     known = {
         "errors": [error("fit_face", "yaw", 2.345), error("theirs", "yaw", 1.234), error("segment", "mask_iou", 0.951)],
-        "expression": {"fit_face": {"mean": 0.31, "n": 7, "units": {"jawOpen": value(0.62)}}},
+        "expression": {
+            "fit_face": {"mean": 0.31, "seen": 0.5, "seen_units": 1, "n": 7, "units": {"jawOpen": value(0.62)}}
+        },
         "parsing": [{"class": "left_eye", **value(0.777)}],
         "filters": [
             {"stage": "screen", "reason": "too_small", "kinds": ["tiny"], "precision": value(0.9), "recall": value(0.8)}
