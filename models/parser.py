@@ -1,4 +1,7 @@
-"""A small U-Net that names each pixel of a head's crop: hair, skin, eyes … 19 classes.
+"""Two small U-Nets that name each pixel of a head's crop: hair, skin, eyes … 19 classes.
+
+One sees the whole crop. Eyes, brows and glasses are a few pixels there, so the other, smaller one looks at the face
+alone, from nearer, and says which part of the face is which.
 
 Four pixels become one at the door and one becomes four at the exit, so the work happens at half the resolution while
 the answer is as fine as the picture. Its weights come out of this pipeline itself: it learns on the studio's exact
@@ -20,6 +23,9 @@ class ParserConfig(Config):
 
     side: int = Field(default=128, ge=16, multiple_of=16, description="of the crops it sees, pixels")
     channels: tuple[int, int, int, int] = (16, 32, 64, 96)
+    face_side: int = Field(default=64, ge=16, multiple_of=16, description="of the look at the face, pixels")
+    face_channels: tuple[int, int, int, int] = (12, 24, 32, 48)
+    face_share: float = Field(default=0.5, gt=0, le=1, description="side of the look at the face by the crop's")
     classes: int = Field(default=19, ge=2)  # CelebAMask-HQ
 
 
@@ -31,22 +37,31 @@ def _block(before: int, after: int) -> nn.Sequential:
 
 
 class Parser(nn.Module):
-    """See the module."""
+    """See the module: ``crop`` and ``face`` are the two networks."""
 
     def __init__(self, config: ParserConfig) -> None:
         super().__init__()
         self.config = config
-        first, *others = config.channels
+        self.crop = UNet(config.channels, config.classes)
+        self.face = UNet(config.face_channels, config.classes)
+
+
+class UNet(nn.Module):
+    """A U-Net that works at half the resolution of its pictures."""
+
+    def __init__(self, channels: tuple[int, int, int, int], classes: int) -> None:
+        super().__init__()
+        first, *others = channels
         self.door = _block(12, first)
-        self.down = nn.ModuleList(_block(a, b) for a, b in zip(config.channels, others))
-        self.up = nn.ModuleList(_block(a + b, a) for a, b in zip(config.channels, others))
-        self.out = nn.Conv2d(first, 4 * config.classes, 1)
+        self.down = nn.ModuleList(_block(a, b) for a, b in zip(channels, others))
+        self.up = nn.ModuleList(_block(a + b, a) for a, b in zip(channels, others))
+        self.out = nn.Conv2d(first, 4 * classes, 1)
 
     def forward(self, crop: Tensor) -> Tensor:
         """Logits of the classes.
 
         Args:
-            crop: (N, 3, side, side) in [-1, 1].
+            crop: (N, 3, side, side) in [-1, 1], the side a multiple of 16.
 
         Returns:
             (N, classes, side, side).

@@ -13,15 +13,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.parser import Parser, ParserConfig
-from ops.curate.crop import crop_quad, square_quad
+from ops.curate.crop import crop_quad, from_crop, quad_side, square_quad
 from ops.curate.lessons import HELD_OUT, TRAIN
 from ops.curate.sheets import contact_sheet
-from ops.perception.parser import parse
+from ops.perception.parser import FACE, face_place, parse
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
 from ops.store.parsing import CLASSES, coloured, mirrored_classes
 from ops.train.lessons import Lesson, before, cut_classes, head_quad, read_lessons, scenery, spoil, to_tensor
 from ops.train.supervised import LearningParams, learn, publish_network
+
+TRIES = 50  # lessons drawn for one that shows a face; most do
+PLACE = 48  # pixels at which a face is looked for
 
 
 class TrainParserParams(Params):
@@ -29,6 +32,8 @@ class TrainParserParams(Params):
     model: ParserConfig = ParserConfig()
     other_background: float = Field(default=0.6, ge=0, le=1, description="share of crops before other pixels")
     cover: float = Field(default=0.0, ge=0, le=1, description="share of crops of which a part is covered")
+    faces: float = Field(default=0.75, ge=0, le=1, description="looks at faces for each crop")
+    overlap: float = Field(default=1.0, ge=0, description="weight of Dice's overlap beside the cross entropy")
     rare: float = Field(default=0.5, ge=0, le=1, description="weight of a class by its share, to minus this power")
 
 
@@ -62,24 +67,60 @@ def class_weights(lessons: list[Lesson], power: float) -> Tensor:
 
 
 def loss(
-    lessons: list[Lesson], weights: Tensor, params: TrainParserParams, network: nn.Module, rng: np.random.Generator
+    lessons: list[Lesson], weights: Tensor, params: TrainParserParams, network: Parser, rng: np.random.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weighted cross entropy of one batch."""
-    crops, classes = zip(*(draw(lessons, params, rng) for _ in range(params.learning.batch)))
+    """Of one batch of crops and one of faces, each looked at by its network."""
+    far, right = _loss(lessons, weights, params, network.crop, rng, near=False)
+    near, _ = _loss(lessons, weights, params, network.face, rng, near=True)
+    return far + near, {"crop": far, "face": near, "right": right}
+
+
+def _loss(
+    lessons: list[Lesson],
+    weights: Tensor,
+    params: TrainParserParams,
+    network: nn.Module,
+    rng: np.random.Generator,
+    *,
+    near: bool,
+) -> tuple[Tensor, Tensor]:
+    """Weighted cross entropy, and one minus Dice's overlap in the mean of the classes there; the share of right pixels.
+
+    The overlap counts each class alike, however few pixels it has.
+    """
+    count = max(1, round(params.learning.batch * (params.faces if near else 1)))
+    crops, classes = zip(*(draw(lessons, params, rng, near=near) for _ in range(count)))
     wanted = torch.from_numpy(np.stack(classes)).long()
     seen = network(spoil(to_tensor(list(crops)), rng, cover=params.cover))
-    total = F.cross_entropy(seen, wanted, weight=weights)
-    return total, {"cross_entropy": total, "right": (seen.detach().argmax(1) == wanted).float().mean()}
+    true = F.one_hot(wanted, len(CLASSES)).movedim(-1, 1)
+    share = seen.softmax(1)
+    both, either = (share * true).sum((0, 2, 3)), share.sum((0, 2, 3)) + true.sum((0, 2, 3))
+    there = true.sum((0, 2, 3)) > 0
+    overlap = ((2 * both + 1) / (either + 1))[there].mean()
+    total = F.cross_entropy(seen, wanted, weight=weights) + params.overlap * (1 - overlap)
+    return total, (seen.detach().argmax(1) == wanted).float().mean()
 
 
-def draw(lessons: list[Lesson], params: TrainParserParams, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A crop (side, side, 3) and its classes (side, side), about as the stage ``heads`` would cut it."""
-    lesson = lessons[rng.integers(len(lessons))]
-    size, side = len(lesson.picture), params.model.side
-    truth = lesson.truth
-    centre = np.array([truth["x"], truth["y"]]) * size + truth["side"] * size * rng.normal(0, 0.05, 2)
-    lean = np.deg2rad(truth["roll"] + rng.normal(0, 6))
-    crop, classes = _crop(lesson, square_quad(centre, truth["side"] * size * np.exp(rng.normal(0, 0.12)), lean), side)
+def draw(
+    lessons: list[Lesson], params: TrainParserParams, rng: np.random.Generator, *, near: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """A crop (side, side, 3) and its classes (side, side), as the stage ``heads`` would cut it, or of the face."""
+    model = params.model
+    side, share = (model.face_side, model.face_share) if near else (model.side, 1.0)
+    for _ in range(TRIES):
+        lesson = lessons[rng.integers(len(lessons))]
+        quad = head_quad(lesson.truth, len(lesson.picture))
+        if not near:
+            break
+        there = np.isin(cut_classes(lesson.classes, quad, PLACE), FACE).astype(np.float32)
+        place = face_place(torch.from_numpy(there), share)
+        if place is not None:
+            quad = square_quad(from_crop(place, quad), share * quad_side(quad), np.deg2rad(lesson.truth["roll"]))
+            break
+    size = quad_side(quad)
+    centre = quad.mean(0) + size * rng.normal(0, 0.05, 2)
+    lean = np.deg2rad(lesson.truth["roll"] + rng.normal(0, 6))
+    crop, classes = _crop(lesson, square_quad(centre, size * np.exp(rng.normal(0, 0.12)), lean), side)
     if rng.random() < params.other_background:
         mask = np.where(classes > 0, 255, 0).astype(np.uint8)
         crop = before(crop, mask, scenery(lessons[rng.integers(len(lessons))].picture, side, rng))

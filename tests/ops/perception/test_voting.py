@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.parser import Parser, ParserConfig
-from ops.perception.parser import class_scores, parse
+from ops.perception.parser import FACE, class_scores, face_place, parse
 from ops.perception.voting import cleaned, majority, shares
 from ops.store.parsing import CLASSES, mirrored_classes
 
@@ -56,6 +56,47 @@ def test_the_parsing_of_the_mirrored_crop_is_the_mirrored_parsing():
     crop = RNG.integers(0, 255, (32, 32, 3), dtype=np.uint8)
     other = np.ascontiguousarray(crop[:, ::-1])
     plain, mirrored = class_scores(crop, network), class_scores(other, network)
-    np.testing.assert_allclose(mirrored, plain[::-1][:, mirrored_classes()][..., ::-1], atol=1e-6)
+    np.testing.assert_allclose(mirrored, plain[::-1][:, mirrored_classes()][..., ::-1], atol=1e-4)
     np.testing.assert_array_equal(parse(other, network), mirrored_classes()[parse(crop, network)[:, ::-1]])
     assert len(np.unique(parse(crop, network))) > 1
+
+
+class Scripted(torch.nn.Module):
+    """Sees nothing but one class in the left half of its pictures, another in the right one."""
+
+    def __init__(self, left, right):
+        super().__init__()
+        self.classes = (CLASSES.index(left), CLASSES.index(right))
+
+    def forward(self, pictures):
+        scores = torch.zeros(len(pictures), len(CLASSES), *pictures.shape[2:])
+        half = pictures.shape[-1] // 2
+        scores[:, self.classes[0], :, :half] = scores[:, self.classes[1], :, half:] = 9.0
+        return scores
+
+
+def test_the_nearer_look_names_parts_of_the_face_and_the_wider_one_says_what_is_face():
+    network = Parser(ParserConfig(side=32, channels=(4, 4, 8, 8), face_side=32)).eval()
+    crop = np.zeros((64, 64, 3), np.uint8)
+    network.crop = Scripted("skin", "skin")
+    network.face = Scripted("left_eye", "right_eye")  # each half's mirror image names the same side
+    scores = class_scores(crop, network)
+    assert scores.shape == (2, len(CLASSES), 64, 64)
+    np.testing.assert_allclose(scores.sum(1), 1, atol=1e-5)
+    found = parse(crop, network)
+    assert (found[16:48, 17:31] == CLASSES.index("left_eye")).all()
+    assert (found[16:48, 33:47] == CLASSES.index("right_eye")).all()
+    outside = np.ones((64, 64), bool)
+    outside[14:50, 14:50] = False
+    assert (found[outside] == CLASSES.index("skin")).all()
+    network.crop = Scripted("hair", "hair")
+    assert (parse(crop, network) == CLASSES.index("hair")).all()  # no face, whatever the nearer look would say
+
+
+def test_the_window_about_a_face_stays_in_the_crop():
+    share = torch.zeros(20, 20)
+    assert face_place(share, 0.5) is None
+    share[2:8, 1:7] = 1
+    np.testing.assert_allclose(face_place(share, 0.2), [0.2, 0.25])
+    np.testing.assert_allclose(face_place(share, 0.5), [0.25, 0.25])
+    assert len(FACE) == 10
