@@ -22,7 +22,7 @@ from ops.apply.avatars import Prior, load_prior
 from ops.apply.cameras import orbit
 from ops.apply.pictures import grid
 from ops.apply.source import Frame
-from ops.evaluate import avatar_prior
+from ops.evaluate import avatar_prior, intervals
 from ops.evaluate.avatar_faces import Judge
 from ops.evaluate.avatar_measure import (
     Method,
@@ -186,6 +186,10 @@ def summary(results: dict[str, Any], judge: Judge) -> dict[str, Any]:
     generators = {
         name: {
             **{key: found["distances"][key]["value"] for key in found["distances"]},
+            "kd_interval": next(
+                (intervals.of_estimate(value) for key, value in found["distances"].items() if key.startswith("kd_")),
+                None,
+            ),
             "akd": found["akd"]["mean"],
             "akd_n": found["akd"]["n"],
             judge.csim: found[judge.csim]["mean"],

@@ -10,14 +10,13 @@ python -m ops.evaluate.heads data/checkpoints/heads data/shards/heads data/truth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from ops.evaluate import artefacts, published
+from ops.evaluate import artefacts, intervals, published
 from ops.evaluate.distances import Estimate, frechet_between, kid
 from ops.evaluate.features import SIDE, load_features
 from ops.evaluate.heads_measure import Work, measure
@@ -225,7 +224,7 @@ def summary(results: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
             "fd_mobilenetv2": {view: found["fd"][view].get("value") for view in VIEWS},
             "fd_mobilenetv2_low": {view: found["fd_low"][view].get("value") for view in VIEWS},
             "kd_mobilenetv2": {view: found["kd"][view].get("value") for view in VIEWS},
-            "kd_interval": _interval(found["kd"]["all"]),
+            "kd_interval": intervals.of_estimate(found["kd"]["all"]),
             "fake_face_rate": found["artefacts"]["fake_face_rate"],
             "high_quality_rate": found["artefacts"]["high_quality_rate"],
             "mirrored": _round(found["mirrored"]["score"]),
@@ -252,13 +251,6 @@ def _distances(a: np.ndarray, b: np.ndarray, p: EvaluateHeadsParams) -> tuple[di
 def _plain(e: Estimate) -> dict[str, Any]:
     se = None if e.se is None else _round(e.se)
     return {"value": _round(e.value), "se": se, "samples": list(e.samples), "note": e.note}
-
-
-def _interval(e: Mapping[str, Any]) -> list[float] | None:
-    """95 % of a distance, by its standard error; None where it has none."""
-    if e["value"] is None or e.get("se") is None:
-        return None
-    return [float(f"{e['value'] + sign * 1.96 * e['se']:.6g}") for sign in (-1, 1)]
 
 
 def _sure(scores: np.ndarray, calibrated: artefacts.Calibrated) -> float | None:

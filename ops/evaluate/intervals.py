@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,13 @@ def mean(values: np.ndarray, groups: np.ndarray | None = None) -> dict[str, Any]
         "median": _short(np.median(values)),
         "p90": _short(np.quantile(values, 0.9)),
     }
+
+
+def of_estimate(estimate: Mapping[str, Any]) -> list[float] | None:
+    """95 % of a distance, by its standard error; None where it has none."""
+    if estimate["value"] is None or estimate.get("se") is None:
+        return None
+    return [float(f"{estimate['value'] + sign * 1.96 * estimate['se']:.6g}") for sign in (-1, 1)]
 
 
 def ratios(above: np.ndarray, below: np.ndarray, groups: np.ndarray) -> list[dict[str, Any]]:

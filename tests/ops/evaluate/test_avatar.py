@@ -99,6 +99,8 @@ def test_the_stage_measures_generators_and_encoders(place, weights, monkeypatch)
         assert decode((place / f"data/evaluation/avatar/{name}.png").read_bytes()).ndim == 3
     metrics = json.loads((place / "m.json").read_text())
     assert "seconds" not in json.dumps(metrics)
+    low, high = metrics["generators"]["avatar"]["kd_interval"]
+    assert low < metrics["generators"]["avatar"]["kd_mobilenetv2"] < high, "by which a new training is judged"
     assert metrics["generators"]["next3d"]["parameters"] > metrics["generators"]["avatar"]["parameters"]
 
 
