@@ -103,8 +103,19 @@ def evaluate(
             if row not in found and variant not in found
         },
         "differs": protocols.differences(protocol, backbone, count, list(records.values())),
-        "warnings": sorted({n.note for values in rows.values() for n in values.values() if n.note}),
+        "warnings": sorted({n.note for values in rows.values() for n in values.values() if n.note})
+        + _foreign(records, shards),
     }
+
+
+def _foreign(records: dict[str, dict[str, Any]], shards: Path) -> list[str]:
+    """Which checkpoints were trained on other data than the real pictures they are held against."""
+    from ops.store.reader import ShardDataset
+
+    if not any(shards.glob("*.tar")):
+        return []
+    data = ShardDataset(shards).hash
+    return [f"{row} was trained on other data than {shards}." for row, r in records.items() if r.get("data") != data]
 
 
 def as_text(result: dict[str, Any]) -> str:

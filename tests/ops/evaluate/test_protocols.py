@@ -96,7 +96,13 @@ def test_a_protocol_runs_on_checkpoints_and_says_what_differs(place, capsys):
     number = result["rows"]["GIRAFFE"]["L60"]
     assert number["samples"] == 8 + 8 * 7
     assert 0 <= number["low"] <= number["value"] <= number["high"] <= 1
-    for line in ("dlib_128d", "8 samples; the paper used 1,000", "different data versions", "CelebA-HQ"):
+    for line in (
+        "AamNCE was trained on other data than data/shards/faces",
+        "dlib_128d",
+        "8 samples; the paper used 1,000",
+        "different data versions",
+        "CelebA-HQ",
+    ):
         assert line in text
 
 
@@ -158,6 +164,7 @@ def test_heads_are_measured_by_the_papers_table(place, weights, monkeypatch):
     for name in ("fake_face", "high_quality"):
         assert 0 <= row[name]["low"] <= row[name]["value"] <= row[name]["high"] <= 1
     assert set(result["not_measured"]) == {"EG3D", "PanoHead"}
+    assert not any("other data" in line for line in result["warnings"])
     with pytest.raises(LineamentError, match="judges 'heads'"):
         other = write_checkpoint(place / "giraffe", "giraffe")
         evaluate("spherehead_table1", chosen, {"x": other}, samples=8, shards=data, weights=weights)
