@@ -17,6 +17,7 @@ from models import camera
 from models.parametric.base import JOINTS
 from models.portrait_cameras import FACE_VIEW, PORTRAIT_VIEW, ViewConfig, follow, view_label
 from models.portrait_pose import Body
+from models.render.texture import vertex_normals
 
 HEAD = 1 + JOINTS.index("head")  # behind the root
 FFHQ_SQUARE = camera.FFHQ_RADIUS * 1.229 / camera.FFHQ_FOCAL  # world units across FFHQ's square, at the head
@@ -28,6 +29,7 @@ UNITS = (
 class People(Protocol):
     """What is asked of a parametric model; :class:`models.parametric.person.Person` is one."""
 
+    triangles: Tensor
     skinning_weights: Tensor
     landmarks68: Tensor
 
@@ -51,9 +53,8 @@ def to_head_frame(transforms: Tensor) -> Tensor:
 
 def camera_to_head_frame(label: Tensor) -> Tensor:
     """Cameras (..., 25) of the world as cameras of the head frame: the same pictures, shorter ways."""
-    scaled = label.clone()
-    scaled[..., 3:12:4] *= UNITS
-    return scaled
+    pose, intrinsic = camera.unpack_label(label)
+    return camera.pack_label(to_head_frame(pose), intrinsic)
 
 
 @torch.no_grad()
@@ -83,6 +84,14 @@ def expressive_face(people: People, identity: Tensor, expression: Tensor, moving
         moving: (M,) the vertices to take, such as those that any expression moves.
     """
     return people.vertices(identity)[:, moving] * UNITS, people.expression_offsets(expression)[:, moving] * UNITS
+
+
+@torch.no_grad()
+def neutral_surface(people: People, identity: Tensor, shape: Tensor, step: int = 1) -> tuple[Tensor, Tensor]:
+    """Vertices of neutral bodies and their outward normals, (N, V, 3) each, head frame; every ``step``-th vertex."""
+    vertices = people.vertices(identity, None, shape)
+    normals = vertex_normals(vertices, people.triangles)
+    return vertices[:, ::step] * UNITS, normals[:, ::step]
 
 
 def portrait_label(label: Tensor, view: ViewConfig = PORTRAIT_VIEW) -> Tensor:

@@ -89,3 +89,27 @@ def minimal_deformation(displacement: Tensor) -> Tensor:
     Squared, for the plain length has no gradient at zero, which is where D^e starts.
     """
     return displacement.square().sum(-1).mean()
+
+
+def occupancy_loss(
+    alpha: Tensor, points: Tensor, vertices: Tensor, normals: Tensor, shell: tuple[float, float] = (0.005, 0.05)
+) -> Tensor:
+    """Opacity inside a body and none far from it: a start for the shape, as AvatarGen's guide by SMPL's distance field.
+
+    Args:
+        alpha: (N, P) opacities at
+        points: (N, P, 3) of the neutral pose.
+        vertices, normals: (N, V, 3) of the neutral body; normals of length one, outwards.
+        shell: distances inside and outside the surface between which nothing is asked. Unpublished: our choice; hair
+            and clothes lie there.
+
+    Returns:
+        mean binary cross entropy over the points of which something is asked.
+    """
+    with torch.no_grad():
+        index = nearest_vertex(points, vertices).unsqueeze(-1).expand(-1, -1, 3)
+        offset = points - vertices.gather(1, index)
+        inside = (offset * normals.gather(1, index)).sum(-1) < -shell[0]
+        outside = ~inside & (offset.square().sum(-1) > shell[1] ** 2)
+    likely = torch.where(inside, alpha, 1 - alpha).clamp_min(1e-6)
+    return -(likely.log() * (inside | outside)).sum() / (inside | outside).sum().clamp_min(1)

@@ -11,6 +11,7 @@ from models.losses.deformation import (
     imitation_target,
     landmark_loss,
     minimal_deformation,
+    occupancy_loss,
     pose_smoothness,
 )
 
@@ -83,3 +84,19 @@ def test_gradients_agree_with_finite_differences(loss):
     weight = torch.rand(1, 4, dtype=torch.double)
     assert torch.autograd.gradcheck(lambda y: imitation_loss(y, target, weight), (x,))
     assert loss(x.detach()) > 0
+
+
+def test_occupancy_wants_the_inside_dense_the_outside_clear_and_the_shell_left_alone():
+    g = torch.Generator().manual_seed(0)
+    normals = torch.nn.functional.normalize(torch.randn(1, 2000, 3, generator=g), dim=-1)
+    radius = torch.tensor([0.02, 0.06, 0.12, 0.2])  # of a ball of radius 0.1: inside twice, the shell, outside
+    points = normals[:, :1] * radius.view(1, -1, 1)
+    right = torch.tensor([[0.99, 0.99, 0.5, 0.01]])
+    loss = occupancy_loss(right, points, 0.1 * normals, normals)
+    assert loss.item() == pytest.approx(-math.log(0.99), rel=1e-4)
+    assert occupancy_loss(right.clone().index_fill_(1, torch.tensor(2), 0.9), points, 0.1 * normals, normals) == loss
+    alpha = right.clone().requires_grad_()
+    occupancy_loss(alpha, points, 0.1 * normals, normals).backward()
+    assert (alpha.grad[0, :2] < 0).all()
+    assert alpha.grad[0, 2] == 0 < alpha.grad[0, 3]
+    assert occupancy_loss(right[:, 2:3], points[:, 2:3], 0.1 * normals, normals) == 0

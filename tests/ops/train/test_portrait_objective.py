@@ -14,7 +14,10 @@ from models.portrait_fields import ExpressionConfig, ManifoldConfig, RadianceCon
 from models.portrait_pose import PoseConfig
 from ops.runtime.errors import LineamentError
 from ops.train.objective import Moment
-from ops.train.objectives.portrait import PortraitObjective, PortraitTraining, shade
+from ops.train.objectives import portrait_guides
+from ops.train.objectives.portrait import PortraitObjective, shade
+from ops.train.objectives.portrait_guides import Steady
+from ops.train.objectives.portrait_params import PortraitTraining
 from ops.train.priors import Priors
 from tests.models.toy_people import toy_people
 
@@ -123,7 +126,7 @@ def test_the_second_stage_trains_the_enlargement_alone():
 def test_bands_give_the_pictures_and_gradients_of_the_whole():
     objective = build()
     network = objective.generator
-    drawn = objective.draw_characters(2, torch.Generator().manual_seed(3))
+    drawn = objective.characters.draw(2, torch.Generator().manual_seed(3))
 
     def gradients(rows):
         network.zero_grad()
@@ -152,7 +155,7 @@ def test_imitation_teaches_the_face_to_follow_the_model():
     losses = []
     for _ in range(60):
         optimizer.zero_grad()
-        loss, named = objective.guide_expression(batch(4), moment(7))
+        loss, named = objective.guide(batch(4), moment(7))
         loss.backward()
         optimizer.step()
         losses.append(named["imitation"].item())
@@ -161,11 +164,48 @@ def test_imitation_teaches_the_face_to_follow_the_model():
 
 def test_pose_smoothness_is_zero_at_the_start_and_grows_with_learned_filters():
     objective = build()
-    drawn = objective.draw_characters(1, torch.Generator().manual_seed(0))
-    assert objective.pose_roughness(drawn).item() < 1e-6
+    network, drawn = objective.generator, objective.characters.draw(1, torch.Generator().manual_seed(0))
+    lookup = network.pose.lookup(drawn.body)
+    assert objective.guides.pose(network, drawn, lookup)[1]["pose_smooth"].item() < 1e-6
     with torch.no_grad():
-        objective.generator.pose.process.fine.change.normal_(std=0.1)
-    assert objective.pose_roughness(drawn).item() > 1e-5
+        network.pose.process.fine.change.normal_(std=0.1)
+    assert objective.guides.pose(network, drawn, lookup)[1]["pose_smooth"].item() > 1e-5
+
+
+def test_the_guide_of_the_shape_makes_a_body_of_fog_and_fades(monkeypatch):
+    """A few dozen steps make the field dense in a ball and clear about it; past its images the guide weighs nothing."""
+    normals = torch.nn.functional.normalize(torch.randn(4, 500, 3, generator=torch.Generator().manual_seed(2)), dim=-1)
+    ball = 0.1 * normals + torch.tensor(MODEL.portrait_view.pivot), normals
+    monkeypatch.setattr(portrait_guides, "neutral_surface", lambda *_: [part[:2] for part in ball])
+    t = TRAINING.model_copy(update={"shape": 1.0, "shape_images": 100, "deformed_points": 256})
+    model = MODEL.model_copy(update={"manifolds": MODEL.manifolds.model_copy(update={"thickness": 1.0})})
+    objective = build(training=t, model=model)
+    optimizer = torch.optim.Adam(objective.generator.parameters(), lr=5e-3)
+    latents = objective.characters.draw(2, torch.Generator().manual_seed(0)).latents
+    losses = []
+    for step in range(60):
+        optimizer.zero_grad()
+        total, named = objective.guides.shape(objective.generator, latents, 0.5, torch.Generator().manual_seed(step))
+        assert total.item() == pytest.approx(0.5 * named["shape"].item())
+        total.backward()
+        optimizer.step()
+        losses.append(named["shape"].item())
+    assert losses[-1] < 0.7 * losses[0]
+    _, early = objective.guide(batch(), moment())
+    assert "shape" in early
+    late = Moment(50, 100, torch.Generator().manual_seed(0), torch.device("cpu"))
+    without = build(training=t.model_copy(update={"shape": 0.0}), model=model)
+    without.generator.load_state_dict(objective.generator.state_dict())
+    assert objective.guide(batch(), late)[0].item() == pytest.approx(without.guide(batch(), moment())[0].item())
+
+
+def test_the_reader_of_codes_never_learns_nor_leaves_evaluation_mode():
+    reader = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
+    steady = Steady(reader)
+    steady.train()
+    assert not any(module.training for module in steady.modules())
+    assert not any(p.requires_grad for p in steady.parameters())
+    assert torch.equal(steady(torch.ones(1, 2)), reader[0](torch.ones(1, 2)))
 
 
 def test_reused_pictures_are_judged_once():
