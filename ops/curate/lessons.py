@@ -28,10 +28,14 @@ from ops.studio import rubbish
 from ops.studio.crawl import Studio
 from ops.studio.params import StudioParams
 from ops.studio.people import stream
+from ops.studio.render import photograph
+from ops.studio.scene import View, draw_view
 
 FIRST = 1_000_000  # people of crawls have smaller numbers
 SQUARE = FFHQ_RADIUS / CROP_FOCAL  # world units across a head's crop, at the head
 TRAIN, HELD_OUT = "train", "held_out"
+FACES_TRAIN, FACES_HELD_OUT = "faces_train", "faces_held_out"
+FACE_NUMBERS = 1_000_000  # where the numbers of the views of faces begin
 NOBODY = -1  # identity of pictures without a person
 
 
@@ -45,13 +49,15 @@ class LessonsParams(Params):
     extent_max: float = Field(1.9, gt=0.5)
     elevation_spread: float = Field(14.0, ge=0, description="degrees, standard deviation")
     roll_spread: float = Field(8.0, ge=0, description="degrees, standard deviation")
+    faces: int = Field(20, ge=0, description="further pictures of each person, about the front, with codes")
+    face_spread: float = Field(30.0, gt=0, description="degrees, standard deviation of their azimuth")
     sceneries: float = Field(0.05, ge=0, le=1, description="pictures without a person, as a share of the others")
     per_shard: int = Field(512, ge=1)
 
 
 @stage("lessons", LessonsParams)
 def main(s: Stage[LessonsParams], out: Path) -> None:
-    """Render pictures of heads from all sides, with parsing and pose, for the labelling networks to learn on."""
+    """Render pictures of heads from all sides, with parsing and pose, and of faces with their codes, to learn on."""
     p = s.params
     studio = StudioParams(
         people=p.people,
@@ -66,39 +72,62 @@ def main(s: Stage[LessonsParams], out: Path) -> None:
     )
     pieces = [Piece(f"{n:06d}", digest(n, studio.model_dump(mode="json")), (studio, p, n)) for n in range(p.people)]
     parts = run_pieces(s, pieces, render, code=code(), suffix=".tar", unit="person")
-    counts = {}
+    counts: dict[str, int] = {}
     with publish(out, folder=True) as folder:
-        for name, chosen in ((HELD_OUT, parts[: p.held_out]), (TRAIN, parts[p.held_out :])):
-            with ShardWriter(folder / name, p.per_shard) as writer:
+        for names, chosen in (
+            ((HELD_OUT, FACES_HELD_OUT), parts[: p.held_out]),
+            ((TRAIN, FACES_TRAIN), parts[p.held_out :]),
+        ):
+            for name, of_faces in zip(names, (False, True)):
                 counts[name] = 0
-                for part in chosen:
-                    for key, fields in Shard(part).samples():
-                        writer.add(key, fields)
-                        counts[name] += 1
+                with ShardWriter(folder / name, p.per_shard) as writer:
+                    for part in chosen:
+                        for key, fields in Shard(part).samples():
+                            if key.startswith("f") == of_faces:
+                                writer.add(key, fields)
+                                counts[name] += 1
     s.metrics({"people": p.people, "held_out_people": p.held_out, "pictures": counts})
     s.preview(_sheet(out / TRAIN))
 
 
 def render(payload: tuple[StudioParams, LessonsParams, int], out: Path) -> None:
-    """All pictures of one person, and now and then one without anybody."""
+    """All pictures of one person, now and then one without anybody, and then the person's face."""
     studio_params, params, number = payload
     studio = _studio(studio_params)
     rng = stream(params.seed, 40, number)
     with TarWriter(out) as tar:
         for view_number in range(params.views):
             view, shot = studio.shot(FIRST + number, view_number)
-            truth = {
-                "identity": number,
-                "azimuth": view.azimuth,
-                "elevation": view.elevation,
-                **head_square(view.camera, np.deg2rad(view.roll)),
-            }
+            truth = _truth(number, view)
             picture = rubbish.sensor_noise(shot.picture, rng)
             tar.add(f"p{number:05d}v{view_number:03d}", _fields(picture, shot.parsing, truth))
         for extra in range(int(rng.poisson(params.sceneries * params.views))):
             picture = rubbish.scenery(rng, params.size)
             nothing = np.zeros(picture.shape[:2], np.uint8)
             tar.add(f"p{number:05d}s{extra:03d}", _fields(picture, nothing, {"identity": NOBODY}))
+        for face in range(params.faces):
+            view = draw_view(_about_the_front(studio_params, params), studio.model, FIRST + number, FACE_NUMBERS + face)
+            avatar = studio.avatar(FIRST + number)
+            shot = photograph(studio.model, avatar, view)
+            truth = _truth(number, view) | {
+                "codes": {"identity": avatar.identity_code.tolist(), "expression": view.expression.tolist()}
+            }
+            picture = rubbish.sensor_noise(shot.picture, stream(params.seed, 41, number, face))
+            tar.add(f"f{number:05d}v{face:03d}", _fields(picture, shot.parsing, truth))
+
+
+def _about_the_front(studio: StudioParams, params: LessonsParams) -> StudioParams:
+    return studio.model_copy(update={"azimuth_front_share": 1.0, "azimuth_front_spread": params.face_spread})
+
+
+def _truth(number: int, view: View) -> dict[str, Any]:
+    """What is known of a head's place and turn."""
+    return {
+        "identity": number,
+        "azimuth": view.azimuth,
+        "elevation": view.elevation,
+        **head_square(view.camera, np.deg2rad(view.roll)),
+    }
 
 
 def head_square(camera: np.ndarray, roll: float) -> dict[str, float]:

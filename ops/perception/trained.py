@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from torch import nn
 
+from models.coefficients import Coefficients, CoefficientsConfig
 from models.headpose import HeadPose, HeadPoseConfig
 from models.parser import Parser, ParserConfig
 from ops.runtime.errors import LineamentError
@@ -17,7 +18,18 @@ from ops.train.export import CONFIG, read_config, read_weights
 
 N = TypeVar("N", bound=nn.Module)
 
-__all__ = ["headpose", "parser"]
+__all__ = ["coefficients", "headpose", "parser"]
+
+
+@lru_cache(maxsize=4)
+def coefficients(folder: Path) -> Coefficients:
+    """The network of stage ``train_coefficients``, frozen.
+
+    Raises:
+        LineamentError: the folder lacks it, or holds another one.
+    """
+    model = validate(CoefficientsConfig, _model(folder, "coefficients"), f"{folder / CONFIG}: model")
+    return _filled(Coefficients(model), folder).requires_grad_(False)
 
 
 @lru_cache(maxsize=4)

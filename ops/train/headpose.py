@@ -20,7 +20,7 @@ from ops.evaluate.features import load_features
 from ops.perception.headpose import MIRROR, ZOOM, Head, look
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
-from ops.train.lessons import Lesson, before, head_quad, read_lessons, scenery, spoil, to_tensor
+from ops.train.lessons import Lesson, before, head_quad, look_ahead, read_lessons, scenery
 from ops.train.loop import numerics
 from ops.train.settings import TrainerParams
 from ops.train.supervised import LearningParams, learn, publish_network
@@ -48,29 +48,16 @@ def main(s: Stage[TrainHeadposeParams], lessons: Path, weights: Path, out: Path)
     network = HeadPose(p.model, trunk.network)
     config = {"system": "headpose", "params": p.model_dump(mode="json"), "trunk": trunk.digest}
     with numerics(TrainerParams(threads=p.learning.threads), torch.device("cpu")):
-        features, answers = look_ahead(s, network, taught, p)
-    network.centre.copy_(features.mean((0, 2, 3), keepdim=True))
-    network.spread.copy_(features.std((0, 2, 3), keepdim=True).clamp_min(1e-3))
+        features, answers = look_ahead(
+            s, network, partial(draw, taught, p), p.windows, seed=p.learning.seed, cover=p.cover
+        )
+    network.normalise(features)
     curves = learn(s, network, partial(loss, features, answers, p.learning.batch), p.learning, config=config, data=data)
     publish_network(s, network, curves, out, config=config, data=data)
     held_out, _ = read_lessons(lessons / HELD_OUT)
     found = [look(lesson.picture, network) for lesson in held_out]
     s.metrics({"held_out": measure(held_out, found), "last": curves.last()})
     s.preview(_sheet(held_out, found))
-
-
-def look_ahead(
-    s: Stage[TrainHeadposeParams], network: HeadPose, lessons: list[Lesson], params: TrainHeadposeParams
-) -> tuple[Tensor, Tensor]:
-    """Windows as the frozen layers see them, which is the same in every step: (N, 96, h, w), and answers (N, 8)."""
-    features, answers = [], []
-    for first in s.progress(range(0, params.windows, TOGETHER), desc="windows", unit="batch"):
-        rng = np.random.default_rng([params.learning.seed, 1, first])
-        windows, wanted = zip(*(draw(lessons, params, rng) for _ in range(min(TOGETHER, params.windows - first))))
-        with torch.inference_mode():
-            features.append(network.features(spoil(to_tensor(list(windows)), rng, cover=params.cover)))
-        answers.append(torch.from_numpy(np.stack(wanted)))
-    return torch.cat(features).clone(), torch.cat(answers)
 
 
 def loss(
@@ -88,7 +75,6 @@ def loss(
     return total, {"presence": presence, "place": place, "turn": turn, "lean": lean}
 
 
-TOGETHER = 50  # windows through the frozen layers at once: bounds memory
 PARTS = (slice(0, 3), slice(3, 5), slice(5, 7))  # of what follows the presence: x, y, size; azimuth; elevation, roll
 
 

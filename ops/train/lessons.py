@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.trunk import OnTrunk
 from ops.curate.crop import crop_quad, square_quad
 from ops.runtime.errors import LineamentError
+from ops.runtime.stage import Stage
 from ops.store import pictures
 from ops.store.tar import Shard, shard_paths
 
 NOBODY = -1
+TOGETHER = 50  # windows through frozen layers at once: bounds memory
 CLEAN = 0.6  # share of crops left as they were rendered; unpublished: our choice
 
 
@@ -116,3 +120,32 @@ def spoil(images: Tensor, rng: np.random.Generator, *, cover: float) -> Tensor:
 def to_tensor(images: list[np.ndarray]) -> Tensor:
     """(H, W, 3) uint8 pictures to (N, 3, H, W) in [-1, 1]."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
+
+
+def look_ahead(
+    s: Stage[Any],
+    network: OnTrunk,
+    draw: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]],
+    count: int,
+    *,
+    seed: int,
+    cover: float,
+) -> tuple[Tensor, Tensor]:
+    """Windows as a network's frozen layers see them, which is the same in every step: (N, 96, h, w), and their answers.
+
+    Args:
+        s: the stage, for its progress.
+        network: whose frozen layers look.
+        draw: makes a window (side, side, 3) uint8 and what should be seen in it, (A,) float32.
+        count: of windows.
+        seed: of what is drawn.
+        cover: share of the windows of which a part is covered.
+    """
+    features, answers = [], []
+    for first in s.progress(range(0, count, TOGETHER), desc="windows", unit="batch"):
+        rng = np.random.default_rng([seed, 1, first])
+        windows, wanted = zip(*(draw(rng) for _ in range(min(TOGETHER, count - first))))
+        with torch.inference_mode():
+            features.append(network.features(spoil(to_tensor(list(windows)), rng, cover=cover)))
+        answers.append(torch.from_numpy(np.stack(wanted)))
+    return torch.cat(features).clone(), torch.cat(answers)

@@ -1,6 +1,7 @@
 """Stage train_portrait: AniPortraitGAN on head-and-shoulder portraits, the full method or one of its ablations.
 
 python -m ops.train.portrait data/shards/portraits data/priors data/checkpoints/portrait/full --variant full
+    --coefficients data/checkpoints/coefficients/teacher        reads codes for the landmark loss; none: no such loss
 python -m ops.train.portrait data/shards/portraits data/priors data/checkpoints/portrait/large --variant full
     --base data/checkpoints/portrait/full        the second stage: super-resolution on top of the first
 torchrun --nproc-per-node 2 -m ops.train.portrait …          the same run shared by two processes
@@ -14,13 +15,15 @@ from pydantic import Field
 
 from models.portrait import PortraitConfig
 from models.portrait_discriminators import DiscriminatorConfig
+from ops.perception.trained import coefficients as load_coefficients
 from ops.runtime.allocator import use_fast_allocator
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
 from ops.store.tar import file_sha256
 from ops.train.export import read_config, read_weights
-from ops.train.objectives.portrait import PortraitObjective, PortraitTraining
+from ops.train.objectives.portrait import PortraitObjective
+from ops.train.objectives.portrait_params import PortraitTraining
 from ops.train.priors import CODES, Priors, load_people
 from ops.train.run import train_and_publish
 from ops.train.settings import TrainerParams
@@ -51,6 +54,7 @@ def main(
     *,
     variant: str = "full",
     base: Path | None = None,
+    coefficients: Path | None = None,
 ) -> None:
     """Train AniPortraitGAN: full, or the ablation whole_only, no_torso, crop or nearest."""
     p = s.params
@@ -64,18 +68,29 @@ def main(
                 "Use the parametric model that the priors were estimated with, or estimate them anew."
             )
     weights = None if base is None else read_weights(base)
+    regressor = None if coefficients is None else load_coefficients(coefficients)
+    if regressor is not None:
+        for name in CODES[:2]:
+            read, wanted = getattr(regressor.config, name), getattr(p.model, name)
+            if read != wanted:
+                raise LineamentError(
+                    f"{coefficients}: reads {read} {name} codes, where train_portrait.model.{name} is {wanted}. "
+                    "Train it for the parametric model in use: dvc repro train_coefficients."
+                )
     facts = {
         "system": "portrait",
         "variant": variant,
         "params": p.model_dump(mode="json", exclude={"variants"}),
         "priors": file_sha256(priors / "priors.safetensors"),
     }
+    if coefficients is not None:
+        facts["coefficients"] = read_config(coefficients)["files"]["network.safetensors"]["sha256"]
     if base is not None:
         facts["base"] = read_config(base)["files"]["generator.safetensors"]["sha256"]
     train_and_publish(
         s,
         lambda _: PortraitObjective(
-            p.model, p.objective, variant, people, prior, discriminator=p.discriminator, base=weights
+            p.model, p.objective, variant, people, prior, regressor, p.discriminator, base=weights
         ),
         shards,
         out,

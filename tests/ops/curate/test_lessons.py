@@ -8,20 +8,30 @@ import pytest
 import torch
 import yaml
 
+from models.parametric.person import load_person
 from ops.curate.crop import from_crop, quad_side, square_quad
-from ops.curate.lessons import FIRST, HELD_OUT, TRAIN
+from ops.curate.lessons import FACES_HELD_OUT, FACES_TRAIN, FIRST, HELD_OUT, TRAIN
 from ops.curate.lessons import main as lessons_main
 from ops.perception.headpose import MIRROR, Head
+from ops.perception.trained import coefficients as trained_coefficients
 from ops.perception.trained import parser
 from ops.runtime.errors import LineamentError
 from ops.store.parsing import CLASSES
+from ops.train import coefficients
+from ops.train.coefficients import MILLIMETRES, Mirror, codes_of, landmark_basis
+from ops.train.coefficients import measure as measure_codes
 from ops.train.headpose import TrainHeadposeParams, answer, draw, draw_window, measure
 from ops.train.lessons import Lesson, head_quad, read_lessons, spoil, to_tensor
 from ops.train.parser import class_weights
 from ops.train.parser import main as parser_main
 
 PARAMS = {
-    "lessons": {"people": 3, "held_out": 1, "views": 3, "size": 64, "sceneries": 0.4, "seed": 5},
+    "lessons": {"people": 3, "held_out": 1, "views": 3, "faces": 2, "size": 64, "sceneries": 0.4, "seed": 5},
+    "train_coefficients": {
+        "windows": 8,
+        "learning": {"steps": 4, "batch": 4, "threads": 1},
+        "model": {"side": 32, "channels": 4, "hidden": 4},
+    },
     "train_parser": {
         "learning": {"steps": 6, "batch": 4, "threads": 1},
         "model": {"side": 32, "channels": [4, 4, 8, 8]},
@@ -51,8 +61,77 @@ def test_people_are_either_taught_or_held_out(lessons):
     assert json.loads((lessons / "lessons.json").read_text())["pictures"] == {
         "train": len(taught),
         "held_out": len(held),
+        "faces_train": 4,
+        "faces_held_out": 2,
     }
     assert FIRST > 100_000  # no crawl has so many people: theirs begin at 0
+
+
+def test_faces_come_with_their_codes_and_from_about_the_front(lessons):
+    faces = [read_lessons(lessons / "lessons" / part)[0] for part in (FACES_TRAIN, FACES_HELD_OUT)]
+    assert [{face.truth["identity"] for face in part} for part in faces] == [{1, 2}, {0}]
+    for face in faces[0] + faces[1]:
+        identity, expression = codes_of(face)
+        assert (identity.shape, expression.shape) == ((80,), (52,))
+        assert 0 <= expression.min() <= expression.max() <= 1
+        assert identity.any()
+        assert abs(face.truth["azimuth"]) < 120
+    one, two = (codes_of(face) for face in faces[1])
+    np.testing.assert_array_equal(one[0], two[0])  # the same person
+    assert (one[1] != two[1]).any()
+
+
+def test_readers_of_codes_are_taught_each_on_people_of_its_own(lessons, weights, monkeypatch, capsys):
+    monkeypatch.chdir(lessons)
+    taught = []
+    original = coefficients.look_ahead
+
+    def watch(s, network, draw, *rest, **more):
+        taught.append({lesson.truth["identity"] for lesson in draw.args[0]})
+        return original(s, network, draw, *rest, **more)
+
+    monkeypatch.setattr(coefficients, "look_ahead", watch)
+    for role in coefficients.ROLES:
+        words = ["lessons", str(weights), role, "--role", role, "--metrics", f"{role}.json", "--preview", "codes.png"]
+        assert coefficients.main(words) == 0
+    assert taught == [{2}, {1}]
+    assert Path("teacher/network.safetensors").read_bytes() != Path("judge/network.safetensors").read_bytes()
+    held_out = json.loads(Path("judge.json").read_text())["held_out"]
+    assert held_out["pictures"] == 2
+    assert held_out["landmarks_mm"] > 0
+    network = trained_coefficients(Path("judge"))
+    assert not network.training
+    identity, expression = network(torch.zeros(1, 3, 20, 20))
+    assert (identity.shape, expression.shape) == ((1, 80), (1, 52))
+    assert coefficients.main(["lessons", str(weights), "other", "--role", "pupil"]) == 1
+    assert "no role 'pupil'" in capsys.readouterr().err
+
+
+def test_mirrored_codes_make_the_mirrored_face():
+    people = load_person()
+    mirror = Mirror.of(people)
+    rng = np.random.default_rng(0)
+    identity, expression = rng.normal(size=80).astype(np.float32), rng.random(52).astype(np.float32) * 0.5
+    other = [torch.from_numpy(np.asarray(code, np.float32))[None] for code in mirror.codes(identity, expression)]
+    flipped = people.vertices(*other)[0, people.mirror] * torch.tensor([-1.0, 1.0, 1.0])
+    face = people.vertices(torch.from_numpy(identity)[None], torch.from_numpy(expression)[None])[0]
+    apart = (flipped - face)[people.head_share > 0.99].norm(dim=-1)
+    assert apart.mean() * MILLIMETRES < 0.5, "half a millimetre"
+    twice = mirror.codes(*mirror.codes(identity, expression))
+    np.testing.assert_allclose(twice[0], identity, atol=0.15)
+    np.testing.assert_array_equal(twice[1], expression)
+
+
+def test_a_reader_is_measured_beside_the_mean_face():
+    basis = landmark_basis(load_person())
+    g = torch.Generator().manual_seed(0)
+    true = torch.cat([torch.randn(30, 80, generator=g), torch.rand(30, 52, generator=g)], dim=1)
+    middle = true.mean(0)
+    right, mean = measure_codes(true, true, middle, basis), measure_codes(true, middle.expand_as(true), middle, basis)
+    assert right["expression_correlation"] == pytest.approx(1)
+    assert (right["landmarks_mm"], right["identity_error"]) == (0, 0)
+    assert right["landmarks_mm_mean_face"] == mean["landmarks_mm"] > 1
+    assert abs(mean["expression_correlation"]) < 1e-3
 
 
 def test_a_head_lies_in_its_square_and_nothing_of_it_far_outside(lessons):

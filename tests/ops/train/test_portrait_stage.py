@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from models.camera import intrinsics, pack_label, pose_on_sphere
+from models.coefficients import Coefficients, CoefficientsConfig
 from models.portrait import PortraitConfig, PortraitGenerator
 from ops.store.pictures import encode_jpeg
 from ops.store.tar import ShardWriter
@@ -113,6 +114,30 @@ def test_the_second_stage_enlarges_what_the_first_has_learnt(project, capsys):
     write_params(project, model={"noise": 5}, objective={"portrait": 32, "face": 32})
     assert run("full", "other", "--base", base) == 1
     assert "another architecture" in capsys.readouterr().err
+
+
+def write_reader(folder, **sizes):
+    torch.manual_seed(3)
+    reader = Coefficients(CoefficientsConfig(side=32, channels=4, hidden=4, **sizes))
+    record = {"system": "coefficients", "params": {"model": reader.config.model_dump(mode="json")}}
+    folder.mkdir(parents=True)
+    tensors = {"network": dict(reader.state_dict())}
+    checkpoint.write_into(folder, "config.json", checkpoint.Checkpoint(tensors, record))
+    return str(folder)
+
+
+def test_landmarks_are_learnt_through_a_reader_of_codes_that_stays_as_it_is(project, capsys):
+    reader = write_reader(project / "reader")
+    assert run("full", None, "--coefficients", reader, "--metrics", "m.json") == 0
+    assert json.loads((project / "m.json").read_text())["last"]["landmarks"] > 0
+    out = project / "data/checkpoints/portrait/full"
+    assert read_config(out)["coefficients"] == read_config(project / "reader")["files"]["network.safetensors"]["sha256"]
+    kept = read_weights(out, "networks")
+    for name, value in read_weights(project / "reader", "network").items():
+        assert torch.equal(kept[f"regressor/network.{name}"], value), name
+    other = write_reader(project / "other", expression=64)
+    assert run("full", "other", "--coefficients", other) == 1
+    assert "reads 64 expression codes, where train_portrait.model.expression is 52" in capsys.readouterr().err
 
 
 def test_wrong_input_is_an_error_in_words(project, capsys):
