@@ -17,7 +17,7 @@ from torch import Tensor
 from models.parametric.base import JOINTS
 from models.portrait import Latents, PortraitConfig, PortraitGenerator, Rendering, Styles
 from models.portrait_body import camera_to_head_frame, face_camera, portrait_label, posed_body
-from models.portrait_cameras import follow, view_label
+from models.portrait_cameras import in_head_frame, view_label
 from models.portrait_pose import Body
 from ops.apply.generators import to_uint8
 from ops.runtime.errors import LineamentError
@@ -49,7 +49,8 @@ class Portraits:
                 f"{folder}: a checkpoint of system {self.record.get('system')!r}, where one of 'portrait' is wanted "
                 "(data/checkpoints/portrait/VARIANT)."
             )
-        self.prior = Priors.load(priors).to(device)
+        self._drawn_from = Priors.load(priors)  # on the CPU, so that a seed is the same character on every device
+        self.prior = self._drawn_from.to(device)
         if file_sha256(priors / "priors.safetensors") != self.record["priors"]:
             raise LineamentError(
                 f"{folder} was trained with other priors than {priors}: its codes may belong to another parametric "
@@ -76,7 +77,7 @@ class Portraits:
         drawn, noise = [], []
         for seed in seeds:
             random = torch.Generator().manual_seed(seed)
-            drawn.append(self.prior.to("cpu").sample(1, random))
+            drawn.append(self._drawn_from.sample(1, random))
             noise.append(torch.randn(1, self.config.noise, generator=random))
         found = [torch.cat(parts).to(self.device) for parts in zip(*drawn)]
         identity, expression, shape, pose, label, _ = found
@@ -115,9 +116,8 @@ class Portraits:
 
     def head_azimuth(self, latents: Latents, label: Tensor) -> float:
         """From which side the camera sees the posed head of one character, degrees: camera and pose together."""
-        view = self.config.face_view
-        seen = face_camera(self.portrait_camera(label), self.body(latents).head_transform, view)
-        local = follow(seen, torch.linalg.inv(self.body(latents).head_transform))
+        head = self.body(latents).head_transform
+        local = in_head_frame(face_camera(self.portrait_camera(label), head, self.config.face_view), head)
         return float(torch.atan2(local[0, 3], local[0, 11]).rad2deg())
 
     @torch.inference_mode()
@@ -141,6 +141,13 @@ class Portraits:
             one = latents[n : n + 1]
             shown.append(to_uint8(self._render(one, self.portrait_camera(label[n : n + 1]), face, truncation).image))
         return np.concatenate(shown)
+
+    @torch.inference_mode()
+    def opacity(self, latents: Latents, label: Tensor) -> np.ndarray:
+        """(R, R) in [0, 1]: how much of each pixel of one character's portrait is person; see :meth:`render`."""
+        return (
+            self._render(latents, self.portrait_camera(label), face=False, truncation=1.0).opacity[0, 0].cpu().numpy()
+        )
 
     def _render(self, latents: Latents, portrait: Tensor, face: bool, truncation: float) -> Rendering:
         body = self.body(latents)

@@ -14,10 +14,11 @@ from torch import Tensor
 from ops.apply.cameras import orbit
 from ops.apply.driver import Driver, read_driver
 from ops.apply.pictures import Film
-from ops.apply.reenact_portrait import add_sound, beside
+from ops.apply.reenact_portrait import beside
 from ops.apply.saved_avatars import load_avatar
 from ops.runtime.progress import Reporter
 from ops.store.clips import decode_clip
+from ops.store.sound import lay_sound
 
 LEAST = 256  # pixels a side of a video's picture: small networks' ones are enlarged
 
@@ -34,8 +35,11 @@ def reenact(arguments: argparse.Namespace) -> int:
             side = max(LEAST, picture.shape[0])
             picture = cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC)
             film.add(picture if shown is None else beside(next(shown), picture))
-    sound = driver.frames is not None and add_sound(arguments.driver, arguments.out)
-    print(f"{arguments.out}: {len(driver)} frames{', with sound' if sound else ''}")
+    words = ""
+    if driver.frames is not None:
+        silent = lay_sound(arguments.driver, arguments.out, driver.frames[0] / driver.rate)
+        words = f", without sound: {silent}" if silent else ", with sound"
+    print(f"{arguments.out}: {len(driver)} frames{words}")
     return 0
 
 

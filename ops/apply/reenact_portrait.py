@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.portrait import Latents
 from ops.apply.pictures import Film
@@ -21,6 +20,7 @@ from ops.fit.clips import TrackClipsParams, track
 from ops.runtime.errors import LineamentError
 from ops.runtime.progress import Reporter
 from ops.store.clips import decode_clip, frame_rate
+from ops.store.sound import lay_sound
 
 
 def reenact_portrait(arguments: argparse.Namespace) -> int:
@@ -34,20 +34,21 @@ def reenact_portrait(arguments: argparse.Namespace) -> int:
     latents, words = portraits.out_of_range(asked(portraits, arguments.seed, rows), clamp=arguments.clamp)
     for line in words:
         print(f"mind: {line}{'; clamped' if arguments.clamp else '; --clamp brings them back'}")
-    label = portraits.camera(arguments.azimuth)
-    frames = list(decode_clip(data))
-    with Film(arguments.out, frame_rate(data)) as film:
-        for n, row in enumerate(Reporter("reenact").progress(rows, unit="frame")):
-            picture = portraits.render(latents[n : n + 1], label, truncation=arguments.truncation)[0]
-            side = max(256, picture.shape[0])
-            film.add(beside(frames[row["frame"]], cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC)))
-    kept_sound = add_sound(arguments.clip, arguments.out)
-    print(f"{arguments.out}: {len(rows)} of {len(frames)} frames{'' if kept_sound else ', without sound'}")
+    frames, rate = list(decode_clip(data)), frame_rate(data)
+    first = rows[0]["frame"]
+    shown = acted(portraits, latents, portraits.camera(arguments.azimuth), arguments.truncation)
+    with Film(arguments.out, rate) as film:
+        for number, picture in enumerate(Reporter("reenact").progress(shown, total=len(rows), unit="frame")):
+            film.add(beside(frames[first + number], picture))
+    silent = lay_sound(arguments.clip, arguments.out, first / rate)
+    print(f"{arguments.out}: {len(rows)} of {len(frames)} frames{f', without sound: {silent}' if silent else ''}")
     return 0
 
 
 def drive(rows: Sequence[dict[str, Any]], clip: Path) -> list[dict[str, Any]]:
-    """The tracked frames of the longest shot, in order; of several shots the others are left out, and that is said.
+    """The frames of the longest shot, one after the other; of several shots the others are left out, and that is said.
+
+    A frame that could not be tracked holds the one before it, so that the video keeps the clip's time, and its sound.
 
     Raises:
         LineamentError: nobody was tracked; says what became of the frames.
@@ -64,39 +65,42 @@ def drive(rows: Sequence[dict[str, Any]], clip: Path) -> list[dict[str, Any]]:
     longest = max(shots.values(), key=len)
     if len(shots) > 1:
         print(f"mind: {clip} has {len(shots)} shots; the longest, of {len(longest)} frames, drives the portrait")
-    missed = longest[-1]["frame"] - longest[0]["frame"] + 1 - len(longest)
-    if missed:
-        print(f"mind: {missed} frames within the shot could not be tracked and are left out")
-    return longest
+    held: list[dict[str, Any]] = []
+    for row in longest:
+        while held and held[-1]["frame"] + 1 < row["frame"]:
+            held.append({**held[-1], "frame": held[-1]["frame"] + 1})
+        held.append(row)
+    if len(held) > len(longest):
+        print(f"mind: {len(held) - len(longest)} frames within the shot could not be tracked and hold the one before")
+    return held
 
 
 def asked(portraits: Portraits, seed: int, rows: Sequence[dict[str, Any]]) -> Latents:
-    """The character of a seed, once a frame, with the frames' expressions and head turns."""
+    """The character of a seed, once a frame, with the frames' ``expression`` (52,) and ``pose`` (6,)."""
     own, _ = portraits.characters([seed])
     count = len(rows)
     same = Latents(*(part.expand(count, *[-1] * (part.ndim - 1)) for part in vars(own).values()))
     expression = torch.tensor([row["expression"] for row in rows], dtype=torch.float32)
+    if expression.shape[1] != own.expression.shape[1]:
+        raise LineamentError(
+            f"{portraits.folder}: speaks {own.expression.shape[1]} expression units, where the clip was tracked with "
+            f"{expression.shape[1]}. Track it with the parametric model of the portraits' training."
+        )
     pose = torch.from_numpy(head_turn(np.array([row["pose"] for row in rows]))).float()
     return replace(same, expression=expression.to(own.noise), pose=pose.to(own.noise))
+
+
+def acted(portraits: Portraits, latents: Latents, label: Tensor, truncation: float) -> Iterator[np.ndarray]:
+    """A picture (S, S, 3) uint8 of each of N frames, at least 256 pixels large, by one camera (1, 25)."""
+    for number in range(len(latents.noise)):
+        picture = portraits.render(latents[number : number + 1], label, truncation=truncation)[0]
+        side = max(256, len(picture))
+        yield cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC)
 
 
 def beside(frame: np.ndarray, picture: np.ndarray) -> np.ndarray:
     """The driving frame, at the picture's height, left of the picture."""
     height = picture.shape[0]
     width = round(frame.shape[1] * height / frame.shape[0])
-    return np.concatenate([cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA), picture], axis=1)
-
-
-def add_sound(clip: Path, out: Path) -> bool:
-    """Put the clip's sound under a video, where ffmpeg is installed and there is sound. Whether it was done."""
-    program = shutil.which("ffmpeg")
-    if program is None:
-        return False
-    part = out.with_name(out.name + ".sound.mp4")
-    words = [program, "-v", "error", "-y", "-i", str(out), "-i", str(clip)]
-    words += ["-map", "0:v:0", "-map", "1:a:0", "-c:v", "copy", "-shortest", str(part)]
-    done = subprocess.run(words, check=False, capture_output=True).returncode == 0
-    if done:
-        part.replace(out)
-    part.unlink(missing_ok=True)
-    return done
+    how = cv2.INTER_AREA if frame.shape[0] > height else cv2.INTER_CUBIC
+    return np.concatenate([cv2.resize(frame, (width, height), interpolation=how), picture], axis=1)

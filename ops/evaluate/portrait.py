@@ -6,7 +6,7 @@ whether a character stays the same person while it moves; how suddenly the defor
 next, with the processing network and without.
 
 python -m ops.evaluate.portrait data/checkpoints/portrait data/shards/portraits data/priors data/weights/embedded
-    data/checkpoints/headpose data/evaluation/portrait
+    data/checkpoints/headpose data/checkpoints/coefficients/judge data/evaluation/portrait
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from ops.evaluate.distances import frechet_between, kid
 from ops.evaluate.features import levels_of, load_features
 from ops.evaluate.heads import identity_of
 from ops.evaluate.identity import load_recogniser
+from ops.evaluate.portrait_control import read_codes, silhouettes
 from ops.fit.face import FitFaceParams, fit_crops, why_not
 from ops.perception.headpose import look
 from ops.perception.trained import headpose
@@ -70,6 +71,7 @@ def main(
     priors: Path,
     weights: Path,
     pose_network: Path,
+    reader: Path,
     out: Path,
 ) -> None:
     """Judge generated portraits: distances, control against what was asked, identity, smoothness of the deformation."""
@@ -84,6 +86,8 @@ def main(
         results[name] = {
             "distances": distances(portraits, dataset, weights, p),
             "control": control(portraits, weights, pose_network, p),
+            "silhouettes": silhouettes(portraits, p.characters, p.seed),
+            "read": read_codes(portraits, reader, dataset, p.characters, p.seed),
             "identity": identity(portraits, p),
             "deformation": roughness(portraits, p),
             "checkpoint": {key: portraits.record.get(key) for key in ("variant", "step", "images", "data")},
@@ -258,6 +262,10 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
         "expression": control_["expression"]["mean"],
         "camera": control_["camera"]["correlation"]["mean"],
         "turn": control_["turn"]["correlation"]["mean"],
+        "silhouette": found["silhouettes"]["asked"]["mean"],
+        "silhouette_another": found["silhouettes"]["another"]["mean"],
+        "expression_read": found["read"]["generated"]["mean"],
+        "expression_read_photos": found["read"]["photos"]["mean"],
         "identity_auc": found["identity"]["auc"],
         "torn_processed": found["deformation"]["processed"]["mean"],
         "torn_nearest": found["deformation"]["nearest"]["mean"],

@@ -115,6 +115,23 @@ def _control(results: dict[str, Any]) -> Html:
     return table(head, rows, caption)
 
 
+def _pictures(results: dict[str, Any]) -> Html:
+    rows: list[list[object]] = [
+        [
+            training.title(name),
+            *(measured(found["silhouettes"][key]) for key in ("asked", "another")),
+            *(measured(found["read"][key]) for key in ("generated", "photos")),
+        ]
+        for name, found in results["variants"].items()
+    ]
+    caption = (
+        "Overlap of the drawn silhouette with the body that was asked for, pose and camera and all; correlation of the "
+        "expressions that a small network reads, which no generator was trained against"
+    )
+    head = ("variant", "overlap with the body asked", "with another's", "expression, read", "in photos")
+    return table(head, rows, caption)
+
+
 def _deformation(results: dict[str, Any]) -> Html:
     rows: list[list[object]] = [
         [training.title(name), *(measured(found["deformation"][key]) for key in ("processed", "nearest"))]
@@ -127,5 +144,6 @@ def _deformation(results: dict[str, Any]) -> Html:
 PARTS: tuple[tuple[str, str, Callable[[dict[str, Any]], Html]], ...] = (
     ("distances", "Like the data?", _distances),
     ("control", "Do they do what they are asked?", _control),
+    ("silhouettes", "And where no face is found?", _pictures),
     ("deformation", "How smooth is the deformation?", _deformation),
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ops import cli, settings
+from ops.apply.talking import ReenactPortraitParams
 from ops.crawl.__main__ import CrawlParams
 from ops.crawl.sources import load_sources
 from ops.curate.align import AlignParams
@@ -38,6 +39,7 @@ from ops.shards.faces import FaceShardsParams
 from ops.shards.heads import HeadShardsParams
 from ops.shards.portraits import PortraitShardsParams
 from ops.train.avatar import TrainAvatarParams
+from ops.train.coefficients import TrainCoefficientsParams
 from ops.train.giraffe import TrainGiraffeParams
 from ops.train.headpose import TrainHeadposeParams
 from ops.train.heads import TrainHeadsParams
@@ -64,6 +66,7 @@ STAGES = {
     "lessons": LessonsParams,
     "train_headpose": TrainHeadposeParams,
     "train_parser": TrainParserParams,
+    "train_coefficients": TrainCoefficientsParams,
     "heads": HeadsParams,
     "parse": ParseParams,
     "balance": BalanceParams,
@@ -85,6 +88,7 @@ STAGES = {
     "invert_heads": InvertHeadsParams,
     "evaluate_avatar": EvaluateAvatarParams,
     "evaluate_portrait": EvaluatePortraitParams,
+    "reenact_portrait": ReenactPortraitParams,
     "evaluate_labels": EvaluateLabelsParams,
     "evaluate_protocols": EvaluateProtocolsParams,
     "report": ReportParams,

@@ -1,6 +1,8 @@
 """Characters do what they are asked, strips vary one thing, clips drive; wrong priors and clips are named."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,12 +11,14 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from ops.apply import reenact_portrait as reenact
+from ops.apply import talking
 from ops.apply.portraits import Portraits, head_turn
 from ops.apply.strips import PROPERTIES, draw_strips, vary
 from ops.cli import main
 from ops.runtime.errors import LineamentError
 from ops.store.clips import decode_clip, encode_clip
-from ops.store.pictures import decode
+from ops.store.pictures import decode, encode_jpeg
+from ops.store.tar import ShardWriter
 from tests.ops.train import test_portrait_stage as stage
 
 LINK = ("data/checkpoints/portrait/full", "data/priors")
@@ -99,12 +103,38 @@ def test_a_clip_drives_a_character(portraits, place, monkeypatch, capsys):
     monkeypatch.setattr(reenact, "track", lambda *_: rows([0, 1, 3]) + rows([4], shot=1))
     assert main(["reenact-portrait", str(clip), LINK[0], "out.mp4", "--seed", "2"]) == 0
     frames = list(decode_clip((place / "out.mp4").read_bytes()))
-    assert len(frames) == 3
+    assert len(frames) == 4, "the frame between two that were tracked holds the first"
     assert frames[0].shape == (256, 512, 3)
+    assert np.abs(frames[2][:, 256:].astype(int) - frames[1][:, 256:]).mean() < 2
     text = capsys.readouterr().out
     assert "has 2 shots; the longest, of 3 frames" in text
-    assert "1 frames within the shot could not be tracked" in text
-    assert "3 of 5 frames" in text
+    assert "1 frames within the shot could not be tracked and hold the one before" in text
+    assert "4 of 5 frames, without sound: the clip has no sound" in text
+
+
+def test_a_clip_of_another_parametric_model_is_refused(portraits):
+    with pytest.raises(LineamentError, match="speaks 52 expression units, where the clip was tracked with 64"):
+        reenact.asked(portraits, 0, [{**row, "expression": [0.0] * 64} for row in rows([0, 1])])
+
+
+def test_the_datas_clips_are_acted(portraits, place):
+    frames = {f"f{n:04d}.jpg": encode_jpeg(np.full((16, 16, 3), 30 * n, np.uint8)) for n in range(3)}
+    label = {"clip": "c", "shot": 1, "fps": 5.0, "frames": [4, 5, 6], "expression": [[9.0] * 52] * 3}
+    label["pose"] = [row["pose"] for row in rows([0, 1, 2])]
+    clips = place / "data/shards/clips"
+    with ShardWriter(clips, per_shard=8) as writer:
+        writer.add("c-0000", {**frames, "json": json.dumps(label).encode()})
+    (clips / "dataset.json").write_text('{"samples": 1}')
+    (place / "params.yaml").write_text("reenact_portrait: {}\n")
+    words = [str(clips), LINK[1], "data/checkpoints/portrait", "acted", "--metrics", "m.json", "--preview", "p.png"]
+    assert talking.main(words) == 0
+    assert len(list(decode_clip(Path("acted/c-1.mp4").read_bytes()))) == 3
+    told = json.loads(Path("acted/videos.json").read_text())["videos"]["c-1"]
+    assert "expression values lie beyond the priors' range" in told["out_of_range"][0]
+    assert json.loads(Path("m.json").read_text()) == {"videos": 1, "frames": 3, "variant": "full"}
+    (clips / "dataset.json").write_text('{"samples": 0}')
+    assert talking.main([*words[:3], "none", "--metrics", "m.json", "--preview", "p.png"]) == 0
+    assert json.loads(Path("m.json").read_text())["videos"] == 0
 
 
 def test_a_clip_without_a_person_is_an_error_with_the_reasons(portraits, place, monkeypatch, capsys):

@@ -2,15 +2,20 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from models.portrait_body import UNITS
+from models.render import raster
 from ops.apply.portraits import Portraits
-from ops.evaluate import portrait
+from ops.evaluate import portrait, portrait_control
 from ops.perception.headpose import Head
 from ops.runtime.errors import LineamentError
 from ops.store.pictures import decode
+from ops.store.reader import ShardDataset
 from tests.ops.train import test_portrait_stage as stage
 
 PARAMS = """
@@ -45,7 +50,16 @@ def test_the_stage_measures_every_variant(place, weights, monkeypatch):
     monkeypatch.setattr(portrait, "headpose", lambda folder: None)
     monkeypatch.setattr(portrait, "look", lambda image, network: head(5.0))
     (place / "params.yaml").write_text(PARAMS)
-    words = ["data/checkpoints/portrait", "data/shards/portraits", "data/priors", str(weights), "network", "out"]
+    reader = stage.write_reader(place / "reader")
+    words = [
+        "data/checkpoints/portrait",
+        "data/shards/portraits",
+        "data/priors",
+        str(weights),
+        "network",
+        reader,
+        "out",
+    ]
     assert portrait.main([*words, "--metrics", "m.json", "--preview", "p.png"]) == 0
     found = json.loads((place / "out/portrait.json").read_text())["variants"]
     assert list(found) == ["full", "nearest"]
@@ -54,6 +68,9 @@ def test_the_stage_measures_every_variant(place, weights, monkeypatch):
     assert full["control"]["seen"]["n"] == 6
     assert full["control"]["turn"]["error_degrees"]["n"] == 6
     assert full["same_data"]
+    assert full["silhouettes"]["asked"]["n"] == full["silhouettes"]["another"]["n"] == 6
+    assert full["read"]["generated"]["n"] > 6
+    assert full["read"]["photos"]["mean"] is None, "these photos were never fitted"
     torn = found["nearest"]["deformation"]
     assert torn["processed"]["mean"] == pytest.approx(torn["nearest"]["mean"])
     assert decode((place / "out/strips_full.png").read_bytes()).ndim == 3
@@ -81,6 +98,43 @@ def test_control_is_perfect_where_the_pictures_show_what_was_asked(portraits, we
     assert found["turn"]["error_degrees"]["mean"] == pytest.approx(0, abs=1e-6)
     assert found["expression"]["mean"] == pytest.approx(1)
     assert found["camera"]["correlation"]["mean"] == pytest.approx(-1)
+
+
+def test_a_silhouette_as_asked_overlaps_wholly_and_anothers_less(portraits, monkeypatch):
+    """Drawn silhouettes that are the bodies asked for; then always the first one's."""
+    people, size = portraits.people, portraits.sides["portrait"]
+    monkeypatch.setattr(people, "triangles", torch.combinations(torch.arange(0, 300, 9), 3))  # a hull, more or less
+
+    def body(latents, label):
+        vertices = people.posed(latents.shape, latents.pose, latents.identity, latents.expression) * UNITS
+        screen = raster.to_screen(vertices, portraits.portrait_camera(label), size, size)
+        return raster.rasterise(screen, people.triangles, size, size).mask[0].float().numpy()
+
+    monkeypatch.setattr(portraits, "opacity", body)
+    found = portrait_control.silhouettes(portraits, 5, 0)
+    assert found["asked"]["mean"] == pytest.approx(1)
+    assert 0 < found["another"]["mean"] < 0.99
+
+
+def test_codes_are_read_where_the_reader_reads_them(place, portraits, monkeypatch):
+    """A reader that knows what was asked, and one that answers at random."""
+    asked, g = [], torch.Generator().manual_seed(0)
+    original = portraits.render
+
+    def remember(latents, label, face):
+        asked.append(latents.expression)
+        return original(latents, label, face=face)
+
+    monkeypatch.setattr(portraits, "render", remember)
+    data = ShardDataset(place / "data/shards/portraits")
+    for answer, right in (
+        (lambda face: (None, 0.5 * asked[-1] + 0.1), 1),
+        (lambda _: (None, torch.rand(1, 52, generator=g)), 0),
+    ):
+        monkeypatch.setattr(portrait_control, "coefficients", lambda folder, answer=answer: answer)
+        found = portrait_control.read_codes(portraits, Path("reader"), data, 20, 0)
+        assert found["generated"]["mean"] == pytest.approx(right, abs=0.12)
+        assert found["photos"]["n"] == 0
 
 
 def test_the_heads_azimuth_adds_camera_and_pose_up(portraits):

@@ -27,6 +27,8 @@ def write(root):
             "camera": turned,
             "turn": {**turned, "correlation": {"n": 2, "mean": None, "interval": None}},
         },
+        "silhouettes": {"asked": intervals.mean(np.array([0.8125])), "another": intervals.mean(np.array([0.6875]))},
+        "read": {name: {"n": 41, "mean": 0.1875, "interval": [0.125, 0.25]} for name in ("generated", "photos")},
         "identity": {"auc": 0.875, "pairs": 552, "recogniser": "dlib_128d"},
         "deformation": {"processed": intervals.mean(np.array([1.75])), "nearest": intervals.mean(np.array([4.25]))},
     }
@@ -45,6 +47,8 @@ def test_every_number_is_shown_with_its_count(tmp_path):
         assert words in shown["distances"]
     for words in ("0.75", "n = 4", "0.312", "[0.25, 0.375] n = 156", "7.5", "n = 9", "0.875", "n = 552 pairs"):
         assert words in shown["control"]
+    for words in ("0.812", "0.688", "0.188", "n = 41"):
+        assert words in shown["silhouettes"], words
     assert "1.75" in shown["deformation"]
     assert "4.25" in shown["deformation"]
     assert shown["strips"].count("<img") == 1
