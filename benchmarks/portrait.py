@@ -19,6 +19,7 @@ from models.render.manifolds import crossings, crossings_reference, level_values
 
 _SIDE = 128  # paper, Section 3.6: first stage
 _VERTICES = 3595  # AniPortraitGAN: SMPL vertices near the portrait
+_PUBLIC_SIDE, _PUBLIC_ROWS, _PUBLIC_SHEETS = 256, 16, 2  # of GRAM's picture, and what is measured of it; likewise of 24
 _BAND_SIDE, _BAND_ROWS = 32, 4  # a small picture, for its whole backward pass must fit a laptop beside other work
 
 
@@ -143,8 +144,35 @@ def _time_rows(generator: PortraitGenerator, body: Body) -> list[Row]:
         return [Row("portrait/deformation and crossings, 128^2", seconds(surface), "s")]
 
 
+def _public_rows(body: Body) -> list[Row]:
+    """Whole pictures beside the public code on two cores: a part is measured, and the time of all parts given.
+
+    Rays are shaded by themselves and manifolds are enlarged by themselves, so the parts are alike.
+    """
+    torch.manual_seed(0)
+    generator = PortraitGenerator(PortraitConfig(), upsample=True)
+    label, view = _views(body)[1]
+    with torch.no_grad():
+        styles = generator.styles(_codes(generator.config))
+        points, directions, depths = generator.sample_rays(label, view, _PUBLIC_SIDE)
+        middle = _PUBLIC_SIDE // 2
+        rays = Rays(points, directions, depths).rows(middle, middle + _PUBLIC_ROWS)
+        parts = _PUBLIC_SIDE // _PUBLIC_ROWS
+        shaded = parts * seconds(lambda: generator.shade(rays, styles, view.far))
+        config = generator.config.atlas
+        side, channels = config.resolution, 4 + generator.config.radiance.features
+        some = torch.rand(1, _PUBLIC_SHEETS, channels, side, side)
+        parts = generator.config.manifolds.count // _PUBLIC_SHEETS
+        enlarged = parts * seconds(lambda: generator.enlarge(some, styles))
+    return [
+        at_most("portrait/forward of 256^2 without pose", shaded, "s", 46.6 / 4),  # GRAM: 46.6 s
+        at_most("portrait/enlargement of 24 manifolds", enlarged, "s", 30 / 4),  # AniPortraitGAN: 30 s
+    ]
+
+
 def rows() -> list[Row]:
     """All rows of the portrait system."""
     torch.manual_seed(0)
     generator, body = PortraitGenerator(PortraitConfig()), _toy_body(_VERTICES)
-    return [*_crossing_rows(), *_skinning_rows(generator, body), _memory_row(), *_time_rows(generator, body)]
+    rows = [*_crossing_rows(), *_skinning_rows(generator, body), _memory_row(), *_time_rows(generator, body)]
+    return [*rows, *_public_rows(body)]
