@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
-import sys
 from functools import partial
 
-import psutil
 import torch
 from torch import Tensor
 
 from benchmarks.harness import Row, alternate, at_least, at_most, seconds, speedup
-from models.portrait import Latents, PortraitConfig, PortraitGenerator, Rays, Styles, backward_in_bands
+from benchmarks.memory import peak_bytes
+from models.portrait import Latents, PortraitConfig, PortraitGenerator, Rays, backward_in_bands
 from models.portrait_cameras import FACE_VIEW, PORTRAIT_VIEW, ViewConfig, follow, view_label
 from models.portrait_pose import Body, NearestTransforms, TransformVolume, bake_transforms
 from models.render.manifolds import crossings, crossings_reference, level_values
@@ -100,35 +97,20 @@ def _skinning_rows(generator: PortraitGenerator, body: Body) -> list[Row]:
     ]
 
 
-def _prepared() -> tuple[PortraitGenerator, Rays, Styles]:
+def _peak(rows: int) -> int:
+    """Most bytes held in the backward pass of one picture, by bands of so many rows."""
     torch.manual_seed(0)
-    torch.set_num_threads(2)
     generator = PortraitGenerator(PortraitConfig())
     body = _toy_body(400)  # few vertices: finding the nearest must not set the peak
     label, view = _views(body)[0]
     rays = generator.cast(generator.pose.lookup(body), label, view, _BAND_SIDE)
-    return generator, rays, generator.styles(_codes(generator.config))
-
-
-def _peak_bytes(rows: int, answer: multiprocessing.Queue) -> None:
-    """Run in a process of its own: how far the resident memory rises in the backward pass of one picture."""
-    generator, rays, styles = _prepared()
-    unit = 1 if sys.platform == "darwin" else 1024
-    before = psutil.Process().memory_info().rss
-    backward_in_bands(generator, rays, styles, PORTRAIT_VIEW.far, torch.ones(1, 3, _BAND_SIDE, _BAND_SIDE), rows)
-    answer.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before)
+    styles, gradient = generator.styles(_codes(generator.config)), torch.ones(1, 3, _BAND_SIDE, _BAND_SIDE)
+    return peak_bytes(partial(backward_in_bands, generator, rays, styles, view.far, gradient, rows))
 
 
 def _memory_row() -> Row:
-    context = multiprocessing.get_context("spawn")
-    peaks = []
-    for rows in (_BAND_ROWS, _BAND_SIDE):
-        answer: multiprocessing.Queue = context.Queue()
-        process = context.Process(target=_peak_bytes, args=(rows, answer))
-        process.start()
-        peaks.append(answer.get(timeout=300))
-        process.join()
-    return at_most("portrait/memory of bands over whole picture", peaks[0] / peaks[1], "share", 0.4)
+    share = _peak(_BAND_ROWS) / _peak(_BAND_SIDE)
+    return at_most("portrait/memory of bands over whole picture", share, "share", 0.4)
 
 
 def _time_rows(generator: PortraitGenerator, body: Body) -> list[Row]:
