@@ -8,6 +8,7 @@ from typing import Any
 
 from models.avatar import AvatarConfig, AvatarGenerator
 from models.avatar_mesh import AvatarMesh
+from models.headmask import HeadMask
 from models.next3d import Next3DConfig, Next3DGenerator
 from ops.apply.generators import checkpoint_digest
 from ops.runtime.errors import LineamentError
@@ -28,6 +29,7 @@ class Prior:
     Attributes:
         generator: the averaged network.
         mesh: the face that poses it.
+        outline: where a head is in a picture, by its fit.
         config: of the network.
         digest: of weights and configuration.
         folder: where it lies.
@@ -37,6 +39,7 @@ class Prior:
 
     generator: AvatarGenerator
     mesh: AvatarMesh
+    outline: HeadMask
     config: AvatarConfig
     digest: str
     folder: Path
@@ -75,6 +78,6 @@ def load_prior(folder: Path, priors: Path = Path("data/priors"), device: str = "
     else:
         net = AvatarGenerator(validate(AvatarConfig, record["params"]["model"], where))
     load_network(net, read_weights(folder, "generator"), folder / "generator.safetensors")
-    mesh = AvatarMesh(person, net.config).to(device)
+    mesh, outline = AvatarMesh(person, net.config).to(device), HeadMask(person).to(device)
     net.to(device).eval().requires_grad_(False)
-    return Prior(net, mesh, net.config, checkpoint_digest(record), folder, record, device)
+    return Prior(net, mesh, outline, net.config, checkpoint_digest(record), folder, record, device)

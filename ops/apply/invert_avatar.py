@@ -104,7 +104,9 @@ def encoded(prior: Prior, frame: Frame) -> Encoded:
     codes = [
         torch.from_numpy(np.asarray(c, np.float32))[None] for c in (frame.identity, frame.expression, frame.camera)
     ]
-    return posed_frame(prior.mesh, picture.to(prior.device), *(code.to(prior.device) for code in codes))
+    identity, expression, label = (code.to(prior.device) for code in codes)
+    shown = posed_frame(prior.mesh, picture.to(prior.device), identity, expression, label)
+    return shown._replace(mask=prior.outline(identity, label, prior.config.resolution))
 
 
 def posed_frame(mesh: AvatarMesh, image: Tensor, identity: Tensor, expression: Tensor, label: Tensor) -> Encoded:
