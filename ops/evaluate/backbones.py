@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from ops.evaluate.features import batches, load_features
+from ops.evaluate.features import batches, load_features, of_one_size
 from ops.evaluate.identity import read_tensors
 from ops.runtime.errors import LineamentError
 from ops.runtime.weights import require
@@ -49,7 +49,7 @@ class _Network:
         device = next(self._network.buffers()).device
         found = [
             self._network(torch.stack([self._prepare(image) for image in part]).to(device)).float().cpu().numpy()
-            for part in batches(images, self.batch)
+            for part in batches(of_one_size(images), self.batch)
         ]
         if not found:
             raise LineamentError(f"{self.name}: no pictures were given.")

@@ -62,7 +62,7 @@ class MobileNetFeatures:
     def levels(self, images: Iterable[np.ndarray]) -> np.ndarray:
         """As :meth:`embed`, (N, 72 + 1280): the features of the first layers, then the others."""
         found = [np.zeros((0, LOW + self.network.dimensions), np.float32)]
-        for part in batches(images, self.batch):
+        for part in batches(of_one_size(images), self.batch):
             maps = self.network.maps(self.prepare(part))
             pooled = [*maps[:3], self.network.last(maps[-1])]
             found.append(torch.cat([values.mean(dim=(2, 3)) for values in pooled], dim=1).cpu().numpy())
@@ -123,6 +123,25 @@ def cached(
     with publish(path) as temporary, temporary.open("wb") as file:
         np.save(file, features, allow_pickle=False)
     return features
+
+
+def of_one_size(images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The pictures as they come, if all are square and as large as the first.
+
+    Raises:
+        LineamentError: one is not; says which. Distances of mixed sizes tell how pictures were enlarged, not what is
+            in them.
+    """
+    side = 0
+    for number, image in enumerate(images):
+        height, width = image.shape[:2]
+        side = side or height
+        if (height, width) != (side, side):
+            raise LineamentError(
+                f"picture {number} has {width} x {height} pixels, where squares of {side} are wanted: features of "
+                "mixed sizes cannot be compared. Bring the pictures to one size first."
+            )
+        yield image
 
 
 def batches(items: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

@@ -12,9 +12,8 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from pydantic import Field
@@ -33,6 +32,7 @@ from ops.runtime.publish import publish
 from ops.runtime.shardwork import Piece, digest, run_pieces
 from ops.runtime.stage import Stage, stage
 from ops.shards.crops import CODE, read_picture, read_provenance
+from ops.shards.enlarge import EnlargeParams, enlarged
 from ops.store import pictures, tables
 from ops.store.reader import ShardDataset
 from ops.store.tar import Shard, ShardWriter, TarWriter, shard_paths
@@ -44,7 +44,7 @@ LOOK = 256  # side at which the person is told from the background; the network'
 class PortraitShardsParams(Params):
     resolution: int = Field(512, ge=16, description="side of the portraits in pixels")  # Section 4
     face_resolution: int = Field(256, ge=16, description="side of the face crops in pixels")  # Section 3.6
-    enlarge: Literal["lanczos", "linear"] = "lanczos"  # the paper: GFPGAN and ESRGAN, which cannot be shipped
+    enlarge: EnlargeParams = EnlargeParams()
     max_outside: float = Field(0.06, ge=0, le=1, description="share of the square outside the picture")  # our choice
     background: int = Field(255, ge=0, le=255, description="grey level behind the person")  # public code: white
     per_shard: int = Field(256, ge=1)  # unpublished: our choice
@@ -101,7 +101,7 @@ def main(s: Stage[PortraitShardsParams], raw: Path, labels: Path, weights: Path,
         for source in load_sources(s.params_file)
         for piece in _pieces_of(source, raw / source, labels / source, lost)
     ]
-    code = [*CODE, "ops.perception.selfie", "models.portrait_body"]
+    code = [*CODE, "ops.shards.enlarge", "ops.perception.selfie", "models.portrait_body"]
     parts = run_pieces(s, pieces, partial(_cut_shard, p, weights), code=code, suffix=".tar")
     taken: set[str] = set()
     asked = sum(len(piece.payload[-1]) for piece in pieces)
@@ -192,13 +192,12 @@ def _cut_shard(
             )
 
 
-def cut(image: np.ndarray, quad: np.ndarray, size: int, enlarge: str) -> np.ndarray:
+def cut(image: np.ndarray, quad: np.ndarray, size: int, enlarge: EnlargeParams) -> np.ndarray:
     """The square of a picture at a size; where pixels are too few, they are cut out as they are, then enlarged."""
     own = max(1, round(quad_side(quad)))
     if own >= size:
         return crop_quad(image, quad, size)
-    how = cv2.INTER_LANCZOS4 if enlarge == "lanczos" else cv2.INTER_LINEAR
-    return cv2.resize(crop_quad(image, quad, own), (size, size), interpolation=how)
+    return enlarged(crop_quad(image, quad, own), size, enlarge)
 
 
 def before_grey(image: np.ndarray, mask: np.ndarray, grey: int) -> np.ndarray:

@@ -37,3 +37,11 @@ def test_absent_and_unknown_networks_are_named(weights, tmp_path, monkeypatch):
 def test_no_pictures_are_an_error(weights):
     with pytest.raises(LineamentError, match="no pictures"):
         load_backbone("efficientnet_lite0", weights).embed([])
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "mobilenetv2"])
+@pytest.mark.parametrize("shape", [(48, 48, 3), (40, 48, 3)])
+def test_pictures_of_mixed_sizes_are_refused(name, shape, weights):
+    images = [*pictures(2), np.zeros(shape, np.uint8)]
+    with pytest.raises(LineamentError, match=rf"picture 2 has 48 x {shape[0]} pixels, where squares of 40 are wanted"):
+        load_backbone(name, weights).embed(images)

@@ -16,6 +16,7 @@ from models.portrait_cameras import PORTRAIT_VIEW, follow
 from ops.curate.camera import CROP_FOCAL
 from ops.curate.crop import to_crop
 from ops.shards import portraits
+from ops.shards.enlarge import EnlargeParams
 from ops.shards.portraits import cut, main, place
 from ops.store import pictures, tables
 from ops.store.reader import ShardDataset
@@ -72,10 +73,10 @@ def test_enlarging_keeps_size_and_mean():
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     quad = np.array([[8.0, 8.0], [8.0, 40.0], [40.0, 40.0], [40.0, 8.0]])
     for how in ("lanczos", "linear"):
-        large = cut(image, quad, 96, how)
+        large = cut(image, quad, 96, EnlargeParams(method=how))
         assert large.shape == (96, 96, 3)
         assert large.mean() == pytest.approx(image[8:40, 8:40].mean(), abs=2)
-    np.testing.assert_array_equal(cut(image, quad, 32, "lanczos"), image[8:40, 8:40])
+    np.testing.assert_array_equal(cut(image, quad, 32, EnlargeParams()), image[8:40, 8:40])
 
 
 @pytest.fixture
