@@ -120,6 +120,25 @@ def test_every_profile_has_valid_values_for_every_stage(project, name):
     assert "studio" in load_sources()
 
 
+@pytest.mark.parametrize("name", ["smoke", "gpu", "paper"])
+def test_every_profile_has_all_that_the_lineage_reads(project, name):
+    """DVC stops at a parameter that params.yaml lacks, whatever the code's default."""
+    settings.use_profile(name)
+    values = read_yaml(Path("params.yaml"))
+    read = [
+        (stage, key)
+        for stage, entry in read_yaml(ROOT / "dvc.yaml")["stages"].items()
+        for key in entry.get("do", entry).get("params", [])
+        if "${" not in key
+    ]
+    assert ("train_recurrent", "train_recurrent.fusion") in read
+    for stage, key in read:
+        found = values
+        for part in key.split("."):
+            assert part in found, f"{stage} reads {key}, which profile {name} does not set"
+            found = found[part]
+
+
 def test_a_profile_leaves_sources_and_comments_alone(project):
     settings.add_source("mine", {"kind": "folder", "path": "photos", "licence": "private"})
     comment = Path("params.yaml").read_text().splitlines()[0]
