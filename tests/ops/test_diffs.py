@@ -88,5 +88,5 @@ def test_every_plot_is_of_a_curve_that_a_stage_makes() -> None:
     made = [out for unit in dag.units.values() for out in unit.outs]
     plots = yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
     files = {file for plot in plots for about in plot.values() for file in about["y"]}
-    assert {file.split("/")[2] for file in files} == {"giraffe", "heads", "portrait"}
+    assert {file.split("/")[2] for file in files} == {"avatar", "giraffe", "heads", "portrait"}
     assert not [file for file in files if not any(file.startswith(f"{out}/") for out in made)]
