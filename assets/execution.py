@@ -33,6 +33,7 @@ from assets.state import RECORD, Journal
 from ops.dag import Unit
 from ops.ledger import needs_dvc
 from ops.locks import drop_dead_locks
+from ops.repro import what_dvc_did
 from ops.versioning import BUSY, DVC, LONGEST_PAUSE, changed_deps, dvc_status, environment
 
 # Dagster's own reader of messages uses a part of Dagster that is marked as a preview, and warns of it at each step.
@@ -130,16 +131,6 @@ def result_of(context: Context, root: Path, unit: Unit, outcome: Outcome) -> tup
         context.log.info(f"{unit.name}: {metadata['changes'].value}")
     metadata |= {"dvc": dg.MetadataValue.text(outcome.what), "seconds": dg.MetadataValue.float(outcome.seconds)}
     return metadata, journal.tags(unit.name)
-
-
-def what_dvc_did(name: str, lines: Sequence[str]) -> str:
-    """``ran``, ``skipped`` or ``restored``, from the lines that `dvc repro` printed."""
-    text = "\n".join(lines)
-    if f"Stage '{name}' didn't change, skipping" in text:
-        return "skipped"
-    if f"Stage '{name}' is cached - skipping run" in text:
-        return "restored"
-    return "ran"
 
 
 def stream_patiently(

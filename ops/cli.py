@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,10 +24,20 @@ ADDABLE = {
 }
 
 
-def _demo(_: argparse.Namespace) -> int:
-    code = _dvc("repro")
+def _repro(arguments: argparse.Namespace) -> int:
+    from ops.repro import repro
+
+    failed = repro(Path(), arguments.units, arguments.jobs, lambda line: print(line, flush=True))
+    if failed is None:
+        return 0
+    print("\n".join(failed.lines), file=sys.stderr)
+    print(f"\n{failed.name} failed: the lines above say why. The same command goes on where it was.", file=sys.stderr)
+    return 1
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    code = _repro(arguments)
     if code:
-        print("\nThe demo stopped. The message above says why; `lineament demo` goes on where it was.", file=sys.stderr)
         return code
     print(
         f"""
@@ -44,13 +52,6 @@ What to try next
 """
     )
     return 0
-
-
-def _dvc(*words: str) -> int:
-    """Run dvc with this environment's python first on the path, activated or not: the stages' commands call it."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    environment = {**os.environ, "PATH": path}
-    return subprocess.run([sys.executable, "-m", "dvc", *words], env=environment, check=False).returncode
 
 
 def _source(arguments: argparse.Namespace) -> int:
@@ -177,7 +178,14 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="run the whole lineage, then say where the report is")
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=_demo, units=[])
+    again = commands.add_parser(
+        "repro", help="bring the lineage up to date, as `dvc repro` does, several units at a time"
+    )
+    again.add_argument("units", nargs="*", metavar="UNIT", help="and what they read from; all of it if none is named")
+    again.set_defaults(run=_repro)
+    for command in (demo, again):
+        command.add_argument("--jobs", type=int, default=2, help="units at a time (default: %(default)s)")
 
     source = commands.add_parser("source", help="list, add or remove sources of pictures")
     actions = source.add_subparsers(dest="action", required=True, metavar="ACTION")
