@@ -79,8 +79,9 @@ def _files(root: Path) -> Iterator[Path]:
         if path.is_file():
             yield path
         elif path.is_dir():
-            suffixes = {".dvc"} if place == "data/champions" else None
-            yield from sorted(p for p in path.rglob("*") if p.is_file() and (not suffixes or p.suffix in suffixes))
+            found = sorted(p for p in path.rglob("*") if p.is_file())
+            pointers = [p for p in found if p.suffix == ".dvc" or p.name == ".gitignore"]
+            yield from pointers if place == "data/champions" else found
 
 
 def _is_sqlite(path: Path) -> bool:

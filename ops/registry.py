@@ -247,6 +247,7 @@ def check_out(root: Path, name: str, version: Version, folder: Path = CHAMPIONS)
     target = folder / name
     pointer = root / folder / f"{name}.dvc"
     before = pointer.read_text() if pointer.is_file() else None
+    _ignore(pointer)
     entry = {"md5": version.md5, "size": version.size, "nfiles": version.files, "hash": "md5", "path": target.name}
     with publish(pointer) as temporary, open(temporary, "w", encoding="utf-8") as stream:
         YAML().dump({"outs": [{key: value for key, value in entry.items() if value}]}, stream)
@@ -267,6 +268,16 @@ def check_out(root: Path, name: str, version: Version, folder: Path = CHAMPIONS)
             f"cannot be taken back: {error}"
         ) from None
     return root / target
+
+
+def _ignore(pointer: Path) -> None:
+    """Make git ignore what a pointer stands for, by a file beside it, as `dvc add` does. DVC does not look where its
+    own reading of .gitignore forbids, and that knows fewer patterns than git's."""
+    file = pointer.parent / ".gitignore"
+    lines = set(file.read_text().split()) if file.is_file() else set()
+    if (line := f"/{pointer.stem}") not in lines:
+        with publish(file) as temporary:
+            temporary.write_text("\n".join(sorted({*lines, line})) + "\n")
 
 
 def table(registry: Registry) -> str:

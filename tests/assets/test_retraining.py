@@ -240,6 +240,27 @@ def test_a_champion_that_the_cache_has_lost_stays_as_it_was(tiny: Project) -> No
 
 
 @pytest.mark.usefixtures("quick_dvc")
+def test_a_colleague_gets_the_champion_that_no_stage_makes_any_more(tiny: Project, tmp_path: Path) -> None:
+    judge(tiny.root, "tiny")
+    retrain(tiny, "plain: 1.0", "plain: 0.5")
+    judge(tiny.root, "tiny")
+    assert champions(tiny)["tiny/plain"] == 1
+    tiny.dvc("gc", "--workspace", "--force")
+    tiny.dvc("remote", "add", "-d", "store", str(tmp_path / "store"))
+    tiny.dvc("push")
+    for words in (["add", "."], ["-c", "user.name=n", "-c", "user.email=e@example.org", "commit", "-qm", "all"]):
+        subprocess.run(["git", *words], cwd=tiny.root, check=True)
+    tracked = subprocess.run(["git", "ls-files", "data/champions"], cwd=tiny.root, capture_output=True, text=True)
+    pointers = ["data/champions/tiny/.gitignore", "data/champions/tiny/fancy.dvc", "data/champions/tiny/plain.dvc"]
+    assert tracked.stdout.split() == pointers, "git keeps the pointers and no weights"
+    subprocess.run(["git", "clone", "-q", str(tiny.root), str(tmp_path / "clone")], check=True)
+    colleague = Project(tmp_path / "clone", tiny.instance)
+    colleague.dvc("pull")
+    assert quality(colleague, "tiny/plain") == 1.0
+    assert colleague.stale_by_dvc() == set()
+
+
+@pytest.mark.usefixtures("quick_dvc")
 def test_reasons_to_train(tiny: Project) -> None:
     assert reasons(tiny) == [], "nothing is registered yet"
     judge(tiny.root, "tiny")

@@ -18,6 +18,7 @@ def project(tmp_path: Path) -> tuple[Path, Path]:
         "data/registry.json": "{}",
         "data/history/a.json": "{}",
         "data/champions/giraffe/aamnce.dvc": "outs: []",
+        "data/champions/giraffe/.gitignore": "/aamnce",
         "data/champions/giraffe/aamnce/weights": "large",
         "data/raw/picture": "large",
         "params.yaml": "a: 1",
@@ -39,7 +40,7 @@ def test_back_and_forth_while_a_writer_is_at_work(project: tuple[Path, Path], tm
     writer.execute("insert into events values (-1)")  # not committed: no part of the backup
     names = back_up(root, home, tmp_path / "b.tar.gz")
     writer.close()
-    assert "data/champions/giraffe/aamnce.dvc" in names
+    assert {"data/champions/giraffe/aamnce.dvc", "data/champions/giraffe/.gitignore"} <= set(names)
     assert not any("large" in name or "raw" in name or "weights" in name for name in names), "DVC keeps these"
     new, new_home = tmp_path / "new", tmp_path / "new_home"
     new.mkdir()
