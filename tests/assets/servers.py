@@ -87,9 +87,10 @@ class Server:
         except OSError:
             return False
 
-    def runs(self) -> list[str]:
-        found = self.ask("{runsOrError(limit:50){... on Runs{results{status}}}}")
-        return [run["status"] for run in found["runsOrError"]["results"]]
+    def runs(self, what: str = "status") -> list[str]:
+        """A field of each run, the newest first."""
+        found = self.ask(f"{{runsOrError(limit:50){{... on Runs{{results{{{what}}}}}}}}}")
+        return [run[what] for run in found["runsOrError"]["results"]]
 
     def materialisations(self, stage: str) -> int:
         key = json.dumps([stage])
