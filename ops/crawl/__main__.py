@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ops.crawl import folder, studio, video
-from ops.crawl.download import Downloads
+from ops.crawl.download import Downloads, Link
 from ops.crawl.layouts import PICTURE_SETS
 from ops.crawl.raw import RawPicture, add_pictures, earlier
 from ops.crawl.search import keywords, search_links
@@ -33,8 +33,8 @@ from ops.runtime.errors import LineamentError, PictureError
 from ops.runtime.params import Params
 from ops.runtime.shardwork import code_hash, digest
 from ops.runtime.stage import Stage, stage
-from ops.store import clips, pictures, tables
-from ops.store.tar import Shard, shard_paths
+from ops.store import clips, pictures
+from ops.store.reader import ShardDataset
 
 SHOWN = 24
 
@@ -79,16 +79,16 @@ def offered(s: Stage[Any], source: AnySource, raw: Path, fresh: bool = False) ->
         case UrlSource() | SearchSource():
             downloads = Downloads(raw, s.work, source.fetch, source.recheck_days, fresh)
             if isinstance(source, UrlSource):
-                links = read_links(Path(source.path).expanduser(), source.column, source.licence)
+                links: Iterable[Link] = read_links(Path(source.path).expanduser(), source.column, source.licence)
             else:
                 robots = source.engine_robots == "obey"
                 phrases = keywords(Path(source.path).expanduser())
                 s.log(f"asking {source.engine} for {len(phrases)} phrases")
-                links = list(
-                    search_links(source.engine, phrases, source.per_phrase, source.licence, downloads.fetcher, robots)
+                links = search_links(
+                    source.engine, phrases, source.per_phrase, source.licence, downloads.fetcher, robots
                 )
             unwanted = takedown.read().urls
-            links = [link for link in links if link.url not in unwanted]  # not even asked for
+            links = (link for link in links if link.url not in unwanted)  # not even asked for
             return Offer(downloads.pictures(links), downloads.write, downloads.forget)
 
 
@@ -120,9 +120,8 @@ def main(s: Stage[CrawlParams], raw: Path, truth: Path, *, source: str) -> None:
     stream = s.progress(offer.pictures, desc=f"crawl {source}", unit="picture")
     stream = studio.write_truth(stream, truth, s.params.per_shard)
     taken = takedown.read()
-    table, new = add_pictures(raw, source, settings, stream, s.params.per_shard, offer.also, taken.names)
+    counts, new = add_pictures(raw, source, settings, stream, s.params.per_shard, offer.also, taken.names)
     offer.done()
-    counts = tables.counts(table)
     if not counts["kept"]:
         raise LineamentError(f"{source}: not one picture could be read.")
     s.log(f"{counts['kept']} pictures from {source}, {new} of them new; {counts['rejected']} left out")
@@ -132,14 +131,14 @@ def main(s: Stage[CrawlParams], raw: Path, truth: Path, *, source: str) -> None:
 
 def _sheet(raw: Path) -> np.ndarray:
     """Some pictures of all over the source, evenly chosen."""
-    places = [(shard, key) for shard in map(Shard, shard_paths(raw)) for key in shard.keys]
-    chosen = [places[i] for i in np.linspace(0, len(places) - 1, min(SHOWN, len(places))).astype(int)]
+    data = ShardDataset(raw)
+    chosen = [data.place(int(i)) for i in np.linspace(0, len(data) - 1, min(SHOWN, len(data))).astype(int)]
     images, captions = [], []
     for shard, key in chosen:
         field = shard.original_field(key)
         try:
-            data = shard.read(key, field)
-            images.append(next(clips.decode_clip(data)) if field in clips.EXTENSIONS else pictures.decode(data))
+            found = shard.read(key, field)
+            images.append(next(clips.decode_clip(found)) if field in clips.EXTENSIONS else pictures.decode(found))
             captions.append(key[:8])
         except PictureError as error:
             images.append(np.full((64, 64, 3), 200, np.uint8))

@@ -15,7 +15,7 @@ EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif",
 MAX_BYTES = 512 * 2**20  # unpublished: our choice; a larger file is no photo
 
 
-def find_pictures(root: Path) -> list[Path]:
+def find_pictures(root: Path) -> Iterator[Path]:
     """The files below ``root`` that are pictures or clips by name or by content, in a fixed order.
 
     Raises:

@@ -7,19 +7,23 @@ picture that was ever offered, the rejected ones too.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ops.runtime.publish import publish
 from ops.store import tables
 from ops.store.pictures import sniff
+from ops.store.seen import Seen, number_of
+from ops.store.spool import Spool
 from ops.store.tar import Shard, ShardWriter, index_path
 
 TABLE = "crawl.parquet"
@@ -66,7 +70,7 @@ def add_pictures(
     per_shard: int,
     also: Callable[[Path], object] = lambda folder: None,
     unwanted: Callable[[str, RawPicture], str | None] = lambda key, picture: None,
-) -> tuple[pa.Table, int]:
+) -> tuple[dict[str, Any], int]:
     """Bring a source's pictures into its raw folder: what is there stays, what is new gets new shards.
 
     Args:
@@ -79,31 +83,22 @@ def add_pictures(
         unwanted: given a new picture and its id, the reason why it must not be stored, if there is one.
 
     Returns:
-        the crawl table and the number of new samples.
+        the counts of the crawl table (see tables.counts) and the number of new samples.
     """
-    old = earlier(raw, settings)
-    rows: list[dict[str, Any]] = old.to_pylist() if old is not None else []
-    seen = {row["id"] for row in rows if row["kept"]}
-    known = {(row["name"], row["id"].split("-")[0]) for row in rows}
-    failed = {row["name"]: row for row in rows if not row["kept"] and not row["bytes"]}
-    offered: dict[str, int] = {}
-    for row in rows:
-        base = row["id"].split("-")[0]
-        offered[base] = offered.get(base, 0) + 1
-    before = len(seen)
+    before = earlier(raw, settings)
+    known = _Known(before)
+    new = 0
     with publish(raw, folder=True) as folder:
-        first = _link_shards(raw, folder) if old is not None else 0
+        first = _link_shards(raw, folder) if before is not None else 0
+        rows = Spool(folder / ".rows", SCHEMA)
         with ShardWriter(folder, per_shard, first) as writer:
             for picture in pictures:
                 key = sample_id(picture.data) if picture.data is not None else sample_id(picture.name.encode())
-                mended = failed.pop(picture.name, None)
-                if mended is not None:  # it could not be had the last time: this answer takes the place of that one
-                    mended["superseded"] = True
-                elif (picture.name, key) in known:
+                if not known.is_news(picture.name, key):
                     continue
-                known.add((picture.name, key))
-                reason = picture.problem or unwanted(key, picture) or ("exact_duplicate" if key in seen else None)
-                number = offered[key] = offered.get(key, 0) + 1
+                reason = picture.problem or unwanted(key, picture) or ("exact_duplicate" if key in known.kept else None)
+                number = known.times(key) + 1
+                known.add(picture.name, key, reason is None)
                 row = {
                     "id": key if reason is None else f"{key}-{number}",
                     "name": picture.name,
@@ -115,21 +110,75 @@ def add_pictures(
                     "reason": reason,
                 }
                 if reason is None and picture.data is not None:
-                    seen.add(key)
                     writer.add(key, _fields(source, picture, picture.data))
                     row["shard"] = writer.paths[-1].stem
-                rows.append(row)
-        table = pa.Table.from_pylist([row for row in rows if "superseded" not in row], schema=SCHEMA)
-        tables.check(table, raw / TABLE)
-        metadata = {"stage": "crawl", "settings": settings}
-        pq.write_table(
-            table.replace_schema_metadata(metadata),
-            folder / TABLE,
-            compression="zstd",
-            row_group_size=tables.ROW_GROUP,
-        )
+                    new += 1
+                rows.add(row)
+        table = itertools.chain([SCHEMA.empty_table()], known.standing(), rows.tables())
+        tables.write(folder / TABLE, table, "crawl", {"settings": settings})
+        shutil.rmtree(folder / ".rows")
         also(folder)
-    return table, len(seen) - before
+    return tables.counts(tables.parts(raw / TABLE, tables.NAMES)), new
+
+
+class _Known:
+    """What earlier crawls of a source, and this one, were offered: some dozen bytes an offer.
+
+    Attributes:
+        kept: ids of the samples.
+    """
+
+    def __init__(self, table: Path | None) -> None:
+        self.kept, self._offers, self._answers = Seen(), Seen(), Seen()
+        self._table = table
+        failed: list[np.ndarray] = [np.empty(0, np.uint64)]  # the names of what could not be had, as numbers, and rows
+        places: list[np.ndarray] = [np.empty(0, np.int64)]
+        count = 0
+        for part in self._parts():
+            for row in part.select(["id", "name", "kept"]).to_pylist():
+                self.add(row["name"], row["id"].split("-")[0], row["kept"])
+            lost = np.flatnonzero(~part.column("kept").to_numpy() & (part.column("bytes").to_numpy() == 0))
+            names = part.column("name").take(pa.array(lost)).to_pylist()
+            failed.append(np.fromiter(map(number_of, names), np.uint64, len(names)))
+            places.append(lost + count)
+            count += len(part)
+        order = np.argsort(np.concatenate(failed), kind="stable")
+        self._failed, self._places = np.concatenate(failed)[order], np.concatenate(places)[order]
+        self._superseded = np.zeros(count, bool)
+
+    def add(self, name: str, key: str, kept: bool) -> None:
+        """An offer with the answer it got."""
+        self._offers.add(key)
+        self._answers.add(f"{key} {name}")
+        if kept:
+            self.kept.add(key)
+
+    def times(self, key: str) -> int:
+        """How often a sample was offered."""
+        return self._offers.count(key)
+
+    def is_news(self, name: str, key: str) -> bool:
+        """Whether an offer is another than before. What could not be had the last time always is: this answer takes the
+        place of that one."""
+        last = int(np.searchsorted(self._failed, np.uint64(number_of(name)), "right")) - 1
+        if last >= 0 and self._failed[last] == number_of(name) and not self._superseded[self._places[last]]:
+            self._superseded[self._places[last]] = True
+            return True
+        return f"{key} {name}" not in self._answers
+
+    def standing(self) -> Iterator[pa.Table]:
+        """The rows of earlier crawls whose place no new one took."""
+        first = 0
+        for part in self._parts():
+            yield part.filter(pa.array(~self._superseded[first : first + len(part)]))
+            first += len(part)
+
+    def _parts(self) -> Iterator[pa.Table]:
+        for part in tables.parts(self._table) if self._table is not None else ():
+            for one in SCHEMA:  # which an older version may have been without
+                if one.name not in part.column_names:
+                    part = part.append_column(one, pa.nulls(len(part), one.type))
+            yield part.select(SCHEMA.names).cast(SCHEMA)
 
 
 def _fields(source: str, picture: RawPicture, data: bytes) -> dict[str, bytes]:
@@ -147,13 +196,12 @@ def _fields(source: str, picture: RawPicture, data: bytes) -> dict[str, bytes]:
     return {sniff(data): data, "json": json.dumps(provenance, sort_keys=True).encode(), **picture.official}
 
 
-def earlier(raw: Path, settings: str) -> pa.Table | None:
+def earlier(raw: Path, settings: str) -> Path | None:
     """The table of what was offered before under the same settings; None where nothing of it can be kept."""
     path = raw / TABLE
     if not path.is_file():
         return None
-    table = tables.read(path)
-    return table if (table.schema.metadata or {}).get(b"settings") == settings.encode() else None
+    return path if tables.metadata(path).get("settings") == settings else None
 
 
 def _link_shards(raw: Path, folder: Path) -> int:

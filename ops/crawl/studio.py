@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,10 +20,13 @@ from ops.runtime.publish import publish
 from ops.runtime.shardwork import Piece, digest, run_pieces
 from ops.runtime.stage import Stage
 from ops.store.pictures import encode_png
+from ops.store.seen import Seen
+from ops.store.spool import Spool
 from ops.store.tar import Shard, ShardWriter, TarWriter
 from ops.studio.crawl import StudioPicture, picture_count, render_pictures
 from ops.studio.params import StudioParams
 
+PART = 2_048  # rows of truth, some kilobytes each, that are put down at a time
 PER_PIECE = 48  # pictures rendered at a time by one process
 PER_PIECE_WHOLE = 6  # full bodies at a time
 DEPTH_UNIT = 1e-4  # world units a step of the 16-bit depth pictures; 0 is background
@@ -105,10 +110,9 @@ def write_truth(pictures: Iterable[RawPicture], folder: Path, per_shard: int) ->
     of DEPTH_UNIT) and, where asked for, uv (16 bits: 0 for none, then 0 to 1 from 1 to 65535). Sources without truth
     leave empty tables, so that they are always there.
     """
-    rows: list[dict[str, Any]] = []
-    frames: list[dict[str, Any]] = []
-    seen: set[str] = set()
+    seen = Seen()
     with publish(folder, folder=True) as temporary:
+        rows, frames = (Spool(temporary / name, size=PART) for name in (".rows", ".frames"))
         with ShardWriter(temporary, per_shard) as writer:
             for picture in pictures:
                 yield picture
@@ -119,15 +123,20 @@ def write_truth(pictures: Iterable[RawPicture], folder: Path, per_shard: int) ->
                     continue
                 seen.add(key)
                 row = {"id": key, "name": picture.name, **json.loads(picture.truth["truth.json"])}
-                rows.append(row)
+                rows.add(row)
                 for number, frame in enumerate(json.loads(picture.truth.get("truth.frames.json", b"[]"))):
-                    frames.append({"id": key, "identity": row["identity"], "frame": number, **frame})
+                    frames.add({"id": key, "identity": row["identity"], "frame": number, **frame})
                 images = {f.removeprefix("truth."): d for f, d in picture.truth.items() if f.endswith(".png")}
                 if images:
                     writer.add(key, images)
-        for name, content in (("truth.parquet", rows), ("clips.parquet", frames)):
-            table = _single(pa.Table.from_pylist(content)) if content else pa.table({"id": pa.array([], pa.string())})
-            pq.write_table(table, temporary / name, compression="zstd")
+        for name, spool in (("truth", rows), ("clips", frames)):
+            parts = spool.tables()
+            first = next(parts, pa.table({"id": pa.array([], pa.string())}))
+            with pq.ParquetWriter(temporary / f"{name}.parquet", _single(first).schema, compression="zstd") as out:
+                for part in itertools.chain([first], parts):
+                    out.write_table(_single(part))
+        for name in (".rows", ".frames"):
+            shutil.rmtree(temporary / name)
 
 
 def _single(table: pa.Table) -> pa.Table:

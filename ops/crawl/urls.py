@@ -16,8 +16,8 @@ from ops.runtime.errors import LineamentError
 PROVENANCE = ("licence", "license", "page", "author", "title")  # columns that go into a sample's provenance
 
 
-def read_links(path: Path, column: str, licence: str) -> list[Link]:
-    """The addresses of a list.
+def read_links(path: Path, column: str, licence: str) -> Iterator[Link]:
+    """The addresses of a list, one after the other.
 
     Args:
         path: ``.txt`` with an address a line (``#`` starts a comment), or ``.csv`` or ``.parquet`` with a column of
@@ -33,24 +33,24 @@ def read_links(path: Path, column: str, licence: str) -> list[Link]:
     readers = {".txt": _read_txt, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix.lower() not in readers:
         raise LineamentError(f"{path}: a list of addresses ends in {', '.join(readers)}.")
+    empty = True
     try:
-        rows = list(readers[path.suffix.lower()](path, column))
+        for row in readers[path.suffix.lower()](path, column):
+            url = str(row.get(column) or "").strip()
+            if url:
+                empty = False
+                known = {n.replace("license", "licence"): str(row[n]) for n in PROVENANCE if row.get(n)}
+                yield Link(url, {"licence": licence, **known})
     except (OSError, UnicodeError, csv.Error, pa.ArrowException) as error:
         raise LineamentError(f"{path}: cannot be read ({error}).") from None
-    links = []
-    for row in rows:
-        url = str(row.get(column) or "").strip()
-        if url:
-            known = {n.replace("license", "licence"): str(row[n]) for n in PROVENANCE if row.get(n)}
-            links.append(Link(url, {"licence": licence, **known}))
-    if not links:
+    if empty:
         raise LineamentError(f"{path}: there is no address in it.")
-    return links
 
 
 def _read_txt(path: Path, column: str) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
-        yield {column: "" if line.lstrip().startswith("#") else line}
+    with open(path, encoding="utf-8-sig") as stream:
+        for line in stream:
+            yield {column: "" if line.lstrip().startswith("#") else line}
 
 
 def _read_csv(path: Path, column: str) -> Iterator[dict[str, Any]]:

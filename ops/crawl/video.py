@@ -24,7 +24,7 @@ MAX_BYTES = 16 * 2**30  # unpublished: our choice
 MAX_SIDE = 8192  # unpublished: our choice; larger frames are taken for a bomb
 
 
-def find_videos(root: Path) -> list[Path]:
+def find_videos(root: Path) -> Iterator[Path]:
     """The videos below a folder, in a fixed order.
 
     Raises:

@@ -6,18 +6,24 @@ ceil(T / n) times when it does not. A cap keeps the few pictures of a rare view 
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from pydantic import Field
 
 from ops.crawl.sources import load_sources
+from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
 from ops.store import tables
+from ops.store.inorder import InOrder
+from ops.store.seen import Seen
 
 SCHEMA = tables.schema(
     pa.field("source", pa.string()),
@@ -39,47 +45,69 @@ def groups(yaw: np.ndarray, width: float) -> np.ndarray:
     return np.floor((np.asarray(yaw, np.float64) + 180) % 360 / width).astype(int) % count
 
 
-def copies(yaw: np.ndarray, params: BalanceParams) -> np.ndarray:
-    """(N,) int how often each picture counts, from all azimuths in degrees (eq. 10)."""
-    _, place, size = np.unique(groups(yaw, params.bin_width), return_inverse=True, return_counts=True)
-    wanted = np.where(size >= params.target, 1, -(-params.target // size))
-    return np.minimum(wanted, params.cap)[place]
+def copies(sizes: np.ndarray, params: BalanceParams) -> np.ndarray:
+    """(G,) int how often each picture of a group counts, from the groups' sizes (eq. 10); an empty group does not."""
+    wanted = np.where(sizes >= params.target, 1, -(-params.target // np.maximum(sizes, 1)))
+    return np.minimum(wanted, params.cap) * (sizes > 0)
 
 
 @stage("balance", BalanceParams)
 def main(s: Stage[BalanceParams], labels: Path, out: Path) -> None:
     """Say how often each head counts in training, so that all views count about as much."""
-    rows: dict[str, dict[str, object]] = {}
-    for source in load_sources(s.params_file):
-        heads = {row["id"]: row for row in tables.read(labels / source / "heads.parquet").to_pylist()}
-        for key in tables.kept_ids(labels / source / "parse.parquet"):
-            row = {"id": key, "source": source, "yaw": heads[key]["yaw"], "kept": True, "reason": None}
-            rows.setdefault(key, row)  # a picture of two sources counts for the first
-    yaw = np.array([row["yaw"] for row in rows.values()])
-    times = copies(yaw, s.params) if len(rows) else np.zeros(0, int)
-    for row, group, time in zip(rows.values(), groups(yaw, s.params.bin_width), times):
-        row |= {"bin": int(group), "duplicates": int(time)}
-    tables.write(out, pa.Table.from_pylist(list(rows.values()), schema=SCHEMA), s.name)
-    s.metrics({"pictures": len(rows), "with_copies": int(times.sum()), **_evenness(yaw, times, s.params.bin_width)})
-    s.preview(_histogram(yaw, times, s.params.bin_width))
+    sources, width = list(load_sources(s.params_file)), s.params.bin_width
+    count = int(np.ceil(360 / width))
+    edges, start = np.linspace(-180, 180, count + 1), np.zeros(count, int)
+    sizes = sum((np.bincount(groups(yaw, width), minlength=count) for *_, yaw in heads_of(labels, sources)), start)
+    times = copies(sizes, s.params)
+    drawn = np.zeros((2, count))  # as they are, and as they count
+
+    def rows() -> Iterator[pa.Table]:
+        yield SCHEMA.empty_table()
+        for source, keys, yaw in heads_of(labels, sources):
+            where, many = groups(yaw, width), len(keys)
+            for row, weights in zip(drawn, (None, times[where])):
+                row += np.histogram(yaw, edges, weights=weights)[0]
+            said = {"id": keys, "source": [source] * many, "yaw": yaw, "bin": where, "duplicates": times[where]}
+            yield pa.table({**said, "kept": [True] * many, "reason": [None] * many}, schema=SCHEMA)
+
+    tables.write(out, rows(), s.name)
+    s.metrics({"pictures": int(sizes.sum()), "with_copies": int((sizes * times).sum())})
+    s.metrics({"evenness_before": _evenness(sizes), "evenness_after": _evenness(sizes * times)})
+    s.preview(_histogram(edges, *drawn))
 
 
-def _evenness(yaw: np.ndarray, times: np.ndarray, width: float) -> dict[str, float | None]:
-    """The smallest group by the largest, before and after: 1 where all groups are equal."""
-    result: dict[str, float | None] = {}
-    for name, weights in (("before", np.ones(len(yaw))), ("after", times)):
-        counts = np.bincount(groups(yaw, width), weights=weights, minlength=int(np.ceil(360 / width)))
-        result[f"evenness_{name}"] = round(float(counts.min() / counts.max()), 4) if len(yaw) else None
-    return result
+def heads_of(labels: Path, sources: Sequence[str]) -> Iterator[tuple[str, list[str], np.ndarray]]:
+    """Source, ids and azimuths (degrees, float64) of the heads to be seen, some thousand at a time; a picture of two
+    sources counts for the first."""
+    seen = Seen()
+    for number, source in enumerate(sources):
+        parsed = InOrder(labels / source / "parse.parquet", [], kept=True)
+        for heads in tables.parts(labels / source / "heads.parquet", [*tables.NAMES, "yaw"]):
+            keys = parsed.take(heads.column("id").combine_chunks())
+            if not len(keys):
+                continue
+            part = heads.filter(pc.is_in(heads.column("id"), value_set=keys.column("id").combine_chunks()))
+            if len(part) != len(keys):
+                raise LineamentError(f"{parsed.path}: keeps samples that have no head. Run the stage heads again.")
+            names, yaw = part.column("id").to_pylist(), part.column("yaw").to_numpy().astype(np.float64)
+            fresh = [number == 0 or key not in seen for key in names]
+            if number + 1 < len(sources):
+                seen.update(names)
+            yield source, list(itertools.compress(names, fresh)), yaw[fresh]
+        parsed.end()
 
 
-def _histogram(yaw: np.ndarray, times: np.ndarray, width: float) -> np.ndarray:
+def _evenness(counts: np.ndarray) -> float | None:
+    """The smallest group by the largest: 1 where all groups are equal."""
+    return round(float(counts.min() / counts.max()), 4) if counts.any() else None
+
+
+def _histogram(edges: np.ndarray, sizes: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Pictures over azimuth, as they are and as they count, (H, W, 3) uint8."""
     figure = Figure(figsize=(8, 3), dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    edges = np.linspace(-180, 180, int(np.ceil(360 / width)) + 1).tolist()
-    axes.hist(yaw, edges, weights=times, color="#9ecae1", label="as they count")
-    axes.hist(yaw, edges, color="#08519c", label="pictures")
+    axes.hist(edges[:-1], edges.tolist(), weights=counts, color="#9ecae1", label="as they count")
+    axes.hist(edges[:-1], edges.tolist(), weights=sizes, color="#08519c", label="pictures")
     axes.set(xlabel="azimuth, degrees", ylabel="pictures", xlim=(-180, 180), xticks=range(-180, 181, 45))
     axes.legend(loc="upper right", frameon=False)
     canvas = FigureCanvasAgg(figure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import sys
@@ -40,8 +41,8 @@ def run_tasks(function: Callable[[T], R], items: Iterable[T], workers: int | Non
     """Run ``function`` on every item; yield (index, result) as results come, in no fixed order.
 
     With one worker, or one item, all happens in this process, with linear algebra on one thread there too, so that
-    results do not depend on the number of workers. At most two items a worker are in flight, so memory does not grow
-    with the number of items.
+    results do not depend on the number of workers. At most two items a worker are in flight, and none is asked for
+    before its turn, so memory does not grow with the number of items.
 
     Args:
         function: a picklable function that does not depend on the others' results.
@@ -51,13 +52,15 @@ def run_tasks(function: Callable[[T], R], items: Iterable[T], workers: int | Non
     Raises:
         LineamentError: a worker process died, for want of memory for example.
     """
-    work = list(items)
-    if work and default_engine() == "ray":
+    upcoming = iter(items)
+    first = list(itertools.islice(upcoming, workers or default_workers()))  # fewer items, fewer processes
+    work = itertools.chain(first, upcoming)
+    if first and default_engine() == "ray":
         from ops.runtime.rayengine import run_on_ray
 
         yield from run_on_ray(function, work, workers)
         return
-    count = min(workers or default_workers(), len(work))
+    count = len(first)
     if count <= 1:
         for index, item in enumerate(work):
             with threadpool_limits(1, user_api="blas"):
@@ -68,8 +71,8 @@ def run_tasks(function: Callable[[T], R], items: Iterable[T], workers: int | Non
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_one_thread)
     try:
         pending = {}
-        upcoming = iter(enumerate(work))
-        for index, item in upcoming:
+        turns = enumerate(work)
+        for index, item in turns:
             pending[pool.submit(function, item)] = index
             if len(pending) >= 2 * count:
                 break
@@ -78,7 +81,7 @@ def run_tasks(function: Callable[[T], R], items: Iterable[T], workers: int | Non
             for future in done:
                 index = pending.pop(future)
                 yield index, future.result()
-                for next_index, item in upcoming:
+                for next_index, item in turns:
                     pending[pool.submit(function, item)] = next_index
                     break
     except BrokenProcessPool as error:

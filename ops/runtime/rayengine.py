@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ R = TypeVar("R")
 RETRIES = 5  # of a task whose node or process died; unpublished: our choice
 
 
-def run_on_ray(function: Callable[[T], R], work: Sequence[T], workers: int | None = None) -> Iterator[tuple[int, R]]:
+def run_on_ray(function: Callable[[T], R], work: Iterable[T], workers: int | None = None) -> Iterator[tuple[int, R]]:
     """What ops.runtime.parallel.run_tasks does, on a cluster.
 
     Args:
@@ -34,7 +34,7 @@ def run_on_ray(function: Callable[[T], R], work: Sequence[T], workers: int | Non
         LineamentError: Ray is not installed, no cluster answers, or a task's process died again and again.
     """
     ray = _ray()
-    count = min(workers or max(1, int(ray.cluster_resources().get("CPU", 1))), len(work))
+    count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
     task = ray.remote(max_retries=RETRIES, scheduling_strategy="SPREAD")(_run)
     here = str(Path.cwd())
     pending: dict[Any, int] = {}

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,24 +56,27 @@ def code_hash(modules: Iterable[str]) -> str:
 
 def run_pieces(
     s: Stage[Any],
-    pieces: Sequence[Piece],
+    pieces: Iterable[Piece],
     function: Callable[[Any, Path], None],
     *,
     code: Sequence[str] = (),
     suffix: str = "",
     workers: int | None = None,
     unit: str = "shard",
+    total: int | None = None,
 ) -> list[Path]:
     """Do every piece that is not done yet; return the results' paths in the order of ``pieces``.
 
     Args:
         s: the stage; its parameters are part of every key.
-        pieces: the work.
+        pieces: the work; a generator is asked for the next piece when its turn has come, so that none but those under
+            way are in memory.
         function: picklable; ``function(payload, path)`` writes its result, a file or a folder, to ``path``.
         code: names of modules whose text is part of every key, besides the function's own.
         suffix: of the result files, e.g. ``.parquet``.
         workers: processes; see ops.runtime.parallel.
         unit: what a piece is called on the progress bar.
+        total: at most so many pieces will come, where ``pieces`` is a generator.
 
     Raises:
         LineamentError: from the function, or when a worker died. Pieces that were finished stay finished.
@@ -80,13 +84,31 @@ def run_pieces(
     origin = function.func if isinstance(function, partial) else function
     version = digest(s.params.model_dump(mode="json"), code_hash([origin.__module__, *code]))
     done = s.work / "pieces"
-    paths = [done / f"{p.name}-{digest(p.identity, version)}{suffix}" for p in pieces]
-    todo = [(p.payload, path) for p, path in zip(pieces, paths) if not path.exists()]
-    if len(todo) < len(pieces):
-        s.log(f"{len(pieces) - len(todo)} of {len(pieces)} {unit}s are done already")
-    results = run_tasks(partial(_do, function), todo, workers)
-    for _ in s.progress(results, total=len(todo), desc=s.name, unit=unit):
+    paths: list[Path] = []
+    skipped = 0
+
+    def todo() -> Iterator[tuple[Any, Path]]:
+        nonlocal skipped
+        for piece in pieces:
+            path = done / f"{piece.name}-{digest(piece.identity, version)}{suffix}"
+            paths.append(path)
+            if path.exists():
+                skipped += 1
+            else:
+                yield piece.payload, path
+
+    def ticks() -> Iterator[None]:
+        """One for each piece, those that earlier runs did among them."""
+        told = 0
+        for made, _ in enumerate(run_tasks(partial(_do, function), todo(), workers), start=1):
+            yield from itertools.repeat(None, made + skipped - told)
+            told = made + skipped
+        yield from itertools.repeat(None, len(paths) - told)
+
+    for _ in s.progress(ticks(), total=len(pieces) if isinstance(pieces, Sequence) else total, desc=s.name, unit=unit):
         pass
+    if skipped:
+        s.log(f"{skipped} of {len(paths)} {unit}s were done already")
     _forget(done, set(paths))
     return paths
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -31,9 +32,11 @@ from ops.runtime.publish import publish
 from ops.runtime.shardwork import Piece, digest, run_pieces
 from ops.runtime.stage import Stage, stage
 from ops.shards.crops import CODE, cut_square
-from ops.store import pictures, tables
+from ops.store import pictures
 from ops.store.clips import EXTENSIONS, decode_clip, frame_rate
+from ops.store.inorder import InOrder
 from ops.store.reader import ShardDataset
+from ops.store.seen import Seen
 from ops.store.tar import Shard, ShardWriter, TarWriter, shard_paths
 
 SHOWN, STRIP = 4, 8  # samples of the preview, and frames of each
@@ -53,12 +56,14 @@ class ClipShardsParams(Params):
 def main(s: Stage[ClipShardsParams], raw: Path, labels: Path, out: Path) -> None:
     """Cut each tracked face out of the clips of all declared sources; where there are none, the set is empty."""
     p, lost = s.params, Counter[str]()
-    taken = takedown.read()
-    pieces: list[Piece] = []
-    known: set[str] = set()
-    for source in load_sources(s.params_file):
-        pieces += _pieces_of(source, raw / source, labels / source, p, taken, known, lost)
-    parts = run_pieces(s, pieces, partial(_cut_clip, p), code=[*CODE, "ops.store.clips"], suffix=".tar", unit="clip")
+
+    def pieces() -> Iterator[Piece]:
+        taken, known = takedown.read(), Seen()
+        for source in load_sources(s.params_file):
+            yield from _pieces_of(source, raw / source, labels / source, p, taken, known, lost)
+
+    code = [*CODE, "ops.store.clips"]
+    parts = run_pieces(s, pieces(), partial(_cut_clip, p), code=code, suffix=".tar", unit="clip")
     count = frames = 0
     with publish(out, folder=True) as folder:
         with ShardWriter(folder, p.per_shard) as writer:
@@ -97,22 +102,19 @@ def _pieces_of(
     labels: Path,
     params: ClipShardsParams,
     taken: takedown.Takedown,
-    known: set[str],
+    known: Seen,
     lost: Counter[str],
-) -> list[Piece]:
+) -> Iterator[Piece]:
     """One piece a clip that has something to cut; of the others, why not."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for row in tables.read(labels / "clips.parquet").to_pylist():
-        rows.setdefault(row["clip"], []).append(row)
-    pieces = []
-    for path in shard_paths(raw) if rows else ():
+    frames = InOrder(labels / "clips.parquet", by="clip")
+    for path in shard_paths(raw) if frames else ():
         shard = Shard(path)
         for key in shard.keys:
             name = next((field for field in shard.fields(key) if field in EXTENSIONS), None)
             if name is None:
                 continue
             said = json.loads(shard.read(key, "json"))
-            tracked = rows.get(key, [])
+            tracked = frames.take([key]).to_pylist()
             runs = runs_of(tracked, params)
             reason = taken.names(key, RawPicture(said.get("name", ""), None, said))
             reason = reason or ("in_another_source" if key in known else None)
@@ -124,8 +126,8 @@ def _pieces_of(
                 continue
             known.add(key)
             about = {"source": source, "licence": said.get("licence"), "person": said.get("identity")}
-            pieces.append(Piece(f"{source}-{key}", digest(about, key, runs), (path, key, name, about, runs)))
-    return pieces
+            yield Piece(f"{source}-{key}", digest(about, key, runs), (path, key, name, about, runs))
+    frames.end()
 
 
 def _cut_clip(params: ClipShardsParams, payload: tuple[Path, str, str, dict[str, Any], list[Any]], out: Path) -> None:

@@ -8,6 +8,8 @@ null where the fit found none that can be trusted.
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,15 @@ from ops.runtime.publish import publish
 from ops.runtime.shardwork import Piece, digest, run_pieces
 from ops.runtime.stage import Stage, stage
 from ops.shards.crops import CODE, cut_square, read_picture, read_provenance
-from ops.store import pictures, tables
+from ops.store import pictures
+from ops.store.inorder import InOrder
 from ops.store.reader import ShardDataset
+from ops.store.seen import Seen
 from ops.store.tar import Shard, ShardWriter, TarWriter, shard_paths
 
 SHOWN = 40
 FIT = ("identity", "expression", "camera", "residual")  # of a fitted face, in the frame of its head
+_CAMERA = ("camera", "yaw", "pitch", "roll")
 
 
 class FaceShardsParams(Params):
@@ -44,18 +49,23 @@ class FaceShardsParams(Params):
 @stage("shards_faces", FaceShardsParams)
 def main(s: Stage[FaceShardsParams], raw: Path, labels: Path, out: Path) -> None:
     """Join crops, cameras and masks of all declared sources into training shards."""
-    taken: set[str] = set()
-    pieces: list[Piece] = []
-    lost: dict[str, int] = {"turned_too_far": 0, "in_another_source": 0}
-    for source in load_sources(s.params_file):
-        pieces += _pieces_of(source, raw / source, labels / source, s.params, taken, lost)
-    parts = run_pieces(s, pieces, partial(_crop_shard, s.params), code=CODE, suffix=".tar")
+    told: Counter[str] = Counter()
+    lost = Counter(dict.fromkeys(("turned_too_far", "in_another_source"), 0))
+    sources = {source: shard_paths(raw / source) for source in load_sources(s.params_file)}
+
+    def pieces() -> Iterator[Piece]:
+        taken = Seen()
+        for source, paths in sources.items():
+            yield from _pieces_of(source, paths, labels / source, s.params, taken, told, lost)
+
+    total = sum(map(len, sources.values()))
+    parts = run_pieces(s, pieces(), partial(_crop_shard, s.params), code=CODE, suffix=".tar", total=total)
     with publish(out, folder=True) as folder:
         with ShardWriter(folder, s.params.per_shard) as writer:
             for part in parts:
                 for key, fields in Shard(part).samples():
                     writer.add(key, fields)
-        count = len(taken)
+        count = told["kept"]
         if count < s.params.min_samples:
             raise LineamentError(
                 f"only {count} faces are left, where shards_faces.min_samples asks for {s.params.min_samples}. "
@@ -63,55 +73,53 @@ def main(s: Stage[FaceShardsParams], raw: Path, labels: Path, out: Path) -> None
             )
         summary = {"samples": count, "resolution": s.params.resolution, "hash": ShardDataset(folder).hash}
         (folder / "dataset.json").write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")
-    s.metrics(
-        {
-            "in": count + sum(lost.values()),
-            "kept": count,
-            "fitted": sum(row["fit"] is not None for piece in pieces for row in piece.payload[3]),
-            "rejected": sum(lost.values()),
-            "reasons": lost,
-        }
-    )
+    s.metrics({"in": count + lost.total(), "kept": count, "fitted": told["fitted"]})
+    s.metrics({"rejected": lost.total(), "reasons": dict(lost)})
     s.preview(_sheet(out))
 
 
 def _pieces_of(
-    source: str, raw: Path, labels: Path, params: FaceShardsParams, taken: set[str], lost: dict[str, int]
-) -> list[Piece]:
+    source: str,
+    paths: list[Path],
+    labels: Path,
+    params: FaceShardsParams,
+    taken: Seen,
+    told: Counter[str],
+    lost: Counter[str],
+) -> Iterator[Piece]:
     """One piece a raw shard: the rows to crop, with everything known of them."""
-    final = {row["id"]: row for row in tables.kept(tables.read(labels / "segment.parquet")).to_pylist()}
-    quads = {row["id"]: row["quad"] for row in tables.read(labels / "align.parquet").to_pylist()}
-    cameras = {row["id"]: row for row in tables.read(labels / "camera.parquet").to_pylist()}
-    fits = fits_of(labels)
-    samples = tables.by_picture(final)
-    pieces = []
-    for path in shard_paths(raw):
-        shard = Shard(path)
-        rows = []
-        for key in (key for picture in shard.keys for key in samples.get(picture, ())):
-            if abs(cameras[key]["yaw"]) > params.max_yaw:
+    final = InOrder(labels / "segment.parquet", [], kept=True)
+    quads = InOrder(labels / "align.parquet", ["quad"])
+    cameras = InOrder(labels / "camera.parquet", _CAMERA)
+    labelled = (final, quads, cameras, fits_of(labels))
+    for path in paths:
+        shard, rows = Shard(path), []
+        found, squares, views, faces = (table.rows(shard.keys) if table else {} for table in labelled)
+        for key in found:
+            label = views[key]
+            if abs(label["yaw"]) > params.max_yaw:
                 lost["turned_too_far"] += 1
                 continue
             if key in taken:
                 lost["in_another_source"] += 1
                 continue
             taken.add(key)
-            label = cameras[key]
-            found = {k: label[k] for k in ("camera", "yaw", "pitch", "roll")}
-            rows.append({"id": key, "quad": quads[key], "fit": fits.get(key), **found})
+            fit = {name: faces[key][name] for name in FIT} if key in faces else None
+            rows.append({"id": key, "quad": squares[key]["quad"], "fit": fit, **{k: label[k] for k in _CAMERA}})
         masks = labels / "masks" / path.name
         if rows:
+            told.update(kept=len(rows), fitted=sum(row["fit"] is not None for row in rows))
             identity = digest(source, shard.sha256, Shard(masks).sha256, rows)
-            pieces.append(Piece(f"{source}-{path.stem}", identity, (source, path, masks, rows)))
-    return pieces
+            yield Piece(f"{source}-{path.stem}", identity, (source, path, masks, rows))
+    for table in labelled:
+        if table:
+            table.end()
 
 
-def fits_of(labels: Path) -> dict[str, dict[str, Any]]:
-    """The fitted faces of a source that were kept, by sample; none where the source has no table of fits."""
+def fits_of(labels: Path) -> InOrder | None:
+    """The fitted faces of a source that were kept; None where the source has no table of fits."""
     path = labels / "fit_face.parquet"
-    if not path.is_file():
-        return {}
-    return {row["id"]: {k: row[k] for k in FIT} for row in tables.kept(tables.read(path)).to_pylist()}
+    return InOrder(path, FIT, kept=True) if path.is_file() else None
 
 
 def _crop_shard(params: FaceShardsParams, payload: tuple[str, Path, Path, list[dict[str, Any]]], out: Path) -> None:

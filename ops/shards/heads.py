@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from ops.runtime.shardwork import Piece, digest, run_pieces
 from ops.runtime.stage import Stage, stage
 from ops.shards.crops import CODE, cut_square, read_picture, read_provenance
 from ops.store import pictures, tables
+from ops.store.inorder import InOrder
 from ops.store.parsing import coloured
 from ops.store.reader import ShardDataset
 from ops.store.tar import Shard, ShardWriter, TarWriter, shard_paths
@@ -57,10 +59,12 @@ def is_held_out(identity: str | None, key: str, share: float) -> bool:
 def main(s: Stage[HeadShardsParams], raw: Path, labels: Path, balance: Path, out: Path) -> None:
     """Join crops, cameras, masks and parsings of heads from all sides into training shards."""
     p = s.params
-    rows = {row["id"]: row for row in tables.kept(tables.read(balance)).to_pylist()}
-    pieces = [piece for source in load_sources(s.params_file) for piece in _pieces_of(source, raw, labels, rows)]
-    parts = run_pieces(s, pieces, partial(_crop_shard, p), code=CODE, suffix=".tar")
+    sources = {source: shard_paths(raw / source) for source in load_sources(s.params_file)}
+    pieces = (piece for source, paths in sources.items() for piece in _pieces_of(source, paths, labels, balance))
+    total = sum(map(len, sources.values()))
+    parts = run_pieces(s, pieces, partial(_crop_shard, p), code=CODE, suffix=".tar", total=total)
     views: Counter[str] = Counter()
+    kept_out = 0
     with publish(out, folder=True) as folder:
         with ShardWriter(folder, p.per_shard) as train, ShardWriter(folder / HELD_OUT, p.per_shard) as held_out:
             for part in parts:
@@ -68,6 +72,7 @@ def main(s: Stage[HeadShardsParams], raw: Path, labels: Path, balance: Path, out
                     label = json.loads(fields["json"])
                     if is_held_out(label["identity"], key, p.held_out):
                         held_out.add(key, fields)
+                        kept_out += 1
                     else:
                         train.add(key, fields)
                         views[label["view"]] += 1
@@ -77,7 +82,6 @@ def main(s: Stage[HeadShardsParams], raw: Path, labels: Path, balance: Path, out
                 f"only {count} heads are left for training, where shards_heads.min_samples asks for {p.min_samples}. "
                 "`lineament status` shows at which step the others fell."
             )
-        kept_out = len(rows) - count
         summary = {
             "samples": count,
             "resolution": p.resolution,
@@ -86,28 +90,28 @@ def main(s: Stage[HeadShardsParams], raw: Path, labels: Path, balance: Path, out
             "held_out": {"samples": kept_out, "hash": ShardDataset(folder / HELD_OUT).hash if kept_out else None},
         }
         (folder / "dataset.json").write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")
-    s.metrics({"in": len(rows), "kept": count, "held_out": kept_out, "views": dict(sorted(views.items()))})
+    s.metrics({"in": count + kept_out, "kept": count, "held_out": kept_out, "views": dict(sorted(views.items()))})
     s.preview(_sheet(out))
 
 
-def _pieces_of(source: str, raw: Path, labels: Path, balance: dict[str, dict[str, Any]]) -> list[Piece]:
+def _pieces_of(source: str, paths: list[Path], labels: Path, balance: Path) -> Iterator[Piece]:
     """One piece a raw shard: the rows to crop, with everything known of them."""
-    heads = {row["id"]: row for row in tables.read(labels / source / "heads.parquet").to_pylist()}
-    samples = tables.by_picture(key for key, row in balance.items() if row["source"] == source)
-    pieces = []
-    for path in shard_paths(raw / source):
-        shard = Shard(path)
-        rows = []
-        for key in (key for picture in shard.keys for key in samples.get(picture, ())):
-            if key not in heads:
+    balanced = InOrder(balance, ["source", "duplicates"], kept=True, only=("source", source))
+    heads = InOrder(labels / source / "heads.parquet", ["quad", *_LABELS])
+    for path in paths:
+        shard, rows = Shard(path), []
+        known = heads.rows(shard.keys)
+        for key, row in balanced.rows(shard.keys).items():
+            if key not in known:
                 raise LineamentError(f"{labels / source}: has no head for {key}. Run the stages before this one again.")
-            label = {name: heads[key][name] for name in _LABELS}
-            rows.append({"id": key, "quad": heads[key]["quad"], "duplicates": balance[key]["duplicates"], **label})
+            label = {name: known[key][name] for name in _LABELS}
+            rows.append({"id": key, "quad": known[key]["quad"], "duplicates": row["duplicates"], **label})
         if rows:
             parsings = labels / source / "parsing" / path.name
             identity = digest(source, shard.sha256, Shard(parsings).sha256, rows)
-            pieces.append(Piece(f"{source}-{path.stem}", identity, (source, path, parsings, rows)))
-    return pieces
+            yield Piece(f"{source}-{path.stem}", identity, (source, path, parsings, rows))
+    balanced.end()
+    heads.end()
 
 
 def _crop_shard(params: HeadShardsParams, payload: tuple[str, Path, Path, list[dict[str, Any]]], out: Path) -> None:

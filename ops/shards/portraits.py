@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,11 +34,14 @@ from ops.runtime.shardwork import Piece, digest, run_pieces
 from ops.runtime.stage import Stage, stage
 from ops.shards.crops import CODE, read_picture, read_provenance
 from ops.shards.enlarge import EnlargeParams, enlarged
-from ops.store import pictures, tables
+from ops.store import pictures
+from ops.store.inorder import InOrder
 from ops.store.reader import ShardDataset
+from ops.store.seen import Seen
 from ops.store.tar import Shard, ShardWriter, TarWriter, shard_paths
 
 SHOWN = 24
+_FACE, _BODY = ("identity", "expression"), ("shape", "pose", "camera")  # what the fits say
 LOOK = 256  # side at which the person is told from the background; the network's own resolution
 
 
@@ -96,15 +100,15 @@ def place(body_camera: np.ndarray, crop: np.ndarray, head: np.ndarray) -> Portra
 def main(s: Stage[PortraitShardsParams], raw: Path, labels: Path, weights: Path, out: Path) -> None:
     """Cut head-and-shoulder portraits of all sources, before white, with codes, pose and cameras."""
     p, lost = s.params, Counter[str]()
-    pieces = [
-        piece
-        for source in load_sources(s.params_file)
-        for piece in _pieces_of(source, raw / source, labels / source, lost)
-    ]
+    told: Counter[str] = Counter()
+    sources = {source: shard_paths(raw / source) for source in load_sources(s.params_file)}
+    pieces = (
+        piece for source, paths in sources.items() for piece in _pieces_of(source, paths, labels / source, told, lost)
+    )
+    total = sum(map(len, sources.values()))
     code = [*CODE, "ops.shards.enlarge", "ops.perception.selfie", "models.portrait_body"]
-    parts = run_pieces(s, pieces, partial(_cut_shard, p, weights), code=code, suffix=".tar")
-    taken: set[str] = set()
-    asked = sum(len(piece.payload[-1]) for piece in pieces)
+    parts = run_pieces(s, pieces, partial(_cut_shard, p, weights), code=code, suffix=".tar", total=total)
+    taken, count, asked = Seen(), 0, told["asked"]
     with publish(out, folder=True) as folder:
         with ShardWriter(folder, p.per_shard) as writer:
             for part in parts:
@@ -114,39 +118,38 @@ def main(s: Stage[PortraitShardsParams], raw: Path, labels: Path, weights: Path,
                         continue
                     taken.add(key)
                     writer.add(key, fields)
-        lost["cut_off"] += asked - len(taken) - lost["in_another_source"]
-        if len(taken) < p.min_samples:
+                    count += 1
+        lost["cut_off"] += asked - count - lost["in_another_source"]
+        if count < p.min_samples:
             raise LineamentError(
-                f"only {len(taken)} portraits are left, where shards_portraits.min_samples asks for {p.min_samples}: "
+                f"only {count} portraits are left, where shards_portraits.min_samples asks for {p.min_samples}: "
                 f"{lost['cut_off']} of {asked} pictures do not show head and shoulders whole. Add wider pictures."
             )
-        summary = {"samples": len(taken), "resolution": p.resolution, "hash": ShardDataset(folder).hash}
+        summary = {"samples": count, "resolution": p.resolution, "hash": ShardDataset(folder).hash}
         (folder / "dataset.json").write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n")
-    s.metrics({"in": asked, "kept": len(taken), "rejected": asked - len(taken), "reasons": dict(sorted(lost.items()))})
+    s.metrics({"in": asked, "kept": count, "rejected": asked - count, "reasons": dict(sorted(lost.items()))})
     s.preview(_sheet(out))
 
 
-def _pieces_of(source: str, raw: Path, labels: Path, lost: Counter[str]) -> list[Piece]:
+def _pieces_of(source: str, paths: list[Path], labels: Path, told: Counter[str], lost: Counter[str]) -> Iterator[Piece]:
     """One piece a raw shard: the people whose face and body were both fitted."""
-    faces = {row["id"]: row for row in tables.kept(tables.read(labels / "fit_face.parquet")).to_pylist()}
-    bodies = {row["id"]: row for row in tables.kept(tables.read(labels / "fit_body.parquet")).to_pylist()}
-    quads = {row["id"]: row["quad"] for row in tables.read(labels / "align.parquet").to_pylist()}
-    samples = tables.by_picture(faces)
-    pieces = []
-    for path in shard_paths(raw):
-        shard = Shard(path)
-        rows = []
-        for key in (key for picture in shard.keys for key in samples.get(picture, ())):
-            if key in bodies:
-                face, body = faces[key], bodies[key]
-                known = {name: face[name] for name in ("identity", "expression")}
-                known |= {name: body[name] for name in ("shape", "pose", "camera")}
-                rows.append({"id": key, "quad": quads[key], **known})
+    faces = InOrder(labels / "fit_face.parquet", _FACE, kept=True)
+    bodies = InOrder(labels / "fit_body.parquet", _BODY, kept=True)
+    quads = InOrder(labels / "align.parquet", ["quad"])
+    for path in paths:
+        shard, rows = Shard(path), []
+        found, fitted, squares = (table.rows(shard.keys) for table in (faces, bodies, quads))
+        for key, face in found.items():
+            if key in fitted:
+                known = {name: face[name] for name in _FACE} | {name: fitted[key][name] for name in _BODY}
+                rows.append({"id": key, "quad": squares[key]["quad"], **known})
             else:
                 lost["no_body"] += 1
         if rows:
-            pieces.append(Piece(f"{source}-{path.stem}", digest(source, shard.sha256, rows), (source, path, rows)))
-    return pieces
+            told["asked"] += len(rows)
+            yield Piece(f"{source}-{path.stem}", digest(source, shard.sha256, rows), (source, path, rows))
+    for table in (faces, bodies, quads):
+        table.end()
 
 
 def _cut_shard(

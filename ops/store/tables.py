@@ -10,8 +10,11 @@ picture's with ``-h1``, ``-h2`` … behind, so that whatever is said of a pictur
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ import pyarrow.parquet as pq
 
 from ops.runtime.errors import LineamentError
 from ops.runtime.publish import publish
+from ops.store.seen import Seen
 
 ROW_GROUP = 65_536  # rows that are read at a time by who looks for one; unpublished: our choice
 WIDE_GROUP = 2_048  # the same where rows hold lists, such as landmarks: about 12 MB; unpublished: our choice
@@ -37,12 +41,17 @@ def schema(*fields: pa.Field) -> pa.Schema:
 
 def check(table: pa.Table, where: object) -> None:
     """Raise LineamentError unless a table keeps the rules of every label table."""
-    missing = {field.name for field in BASE} - set(table.column_names)
-    if missing:
-        raise LineamentError(f"{where}: a label table needs the columns {', '.join(sorted(missing))}.")
+    _check_rows(table, where)
     ids = table.column("id")
     if pc.count_distinct(ids).as_py() != len(ids):
         raise LineamentError(f"{where}: a sample has more than one row.")
+
+
+def _check_rows(table: pa.Table, where: object) -> None:
+    """What can be said of each row by itself."""
+    missing = {field.name for field in BASE} - set(table.column_names)
+    if missing:
+        raise LineamentError(f"{where}: a label table needs the columns {', '.join(sorted(missing))}.")
     has_reason = pc.is_valid(table.column("reason"))
     if pc.any(pc.equal(table.column("kept"), has_reason)).as_py():
         raise LineamentError(f"{where}: a rejected sample needs a reason, and a kept one has none.")
@@ -71,34 +80,31 @@ def by_picture(keys: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def write(path: Path, table: pa.Table | Iterable[pa.Table], stage: str) -> None:
+def write(path: Path, table: pa.Table | Iterable[pa.Table], stage: str, more: Mapping[str, str] | None = None) -> None:
     """Publish a label table; equal content gives equal bytes.
 
     Args:
         path: where it shall stand.
-        table: whole, or part by part, so that memory does not grow with their number.
+        table: whole, or part by part: of what was written eight bytes a row stay in memory.
         stage: that made it.
+        more: to say of the table as a whole, in its metadata.
 
     Raises:
         LineamentError: the table breaks a rule (see check).
     """
     parts = iter([table] if isinstance(table, pa.Table) else table)
     first = next(parts)
-    schema = first.schema.with_metadata({"stage": stage})
+    schema = first.schema.with_metadata({"stage": stage, **(more or {})})
     group = WIDE_GROUP if any(pa.types.is_list(field.type) for field in schema) else ROW_GROUP
-    names = [name for name in NAMES if name in schema.names]
-    said = []
+    seen = Seen()
     with publish(path) as temporary:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for some in _regrouped(_chain(first, parts), group):
-                said.append(some.select(names))
+            for some in _regrouped(itertools.chain([first], parts), group):
+                _check_rows(some, path)
+                seen.update(some.column("id").to_pylist())
                 writer.write_table(some.replace_schema_metadata(schema.metadata), row_group_size=group)
-        check(pa.concat_tables(said), path)
-
-
-def _chain(first: pa.Table, others: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    yield first
-    yield from others
+        if seen.repeats:  # or two hashes agree by chance, which is looked into
+            check(pq.read_table(temporary, columns=NAMES), path)
 
 
 def _regrouped(parts: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
@@ -163,14 +169,48 @@ def read(path: Path, columns: list[str] | None = None) -> pa.Table:
     Raises:
         LineamentError: missing or damaged.
     """
+    with _reading(path):
+        table = pq.read_table(path, columns=columns)
+    check(table, path)
+    return table
+
+
+def parts(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """A label table, or some of its columns, some ten thousand rows at a time; that no sample comes twice is not
+    looked into.
+
+    Raises:
+        LineamentError: missing or damaged.
+    """
+    with _reading(path):
+        file = pq.ParquetFile(path)
+    with file:
+        for group in range(file.num_row_groups):
+            with _reading(path):
+                table = file.read_row_group(group, columns)
+            _check_rows(table, path)
+            yield table
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What a table says of itself as a whole."""
+    with _reading(path):
+        return {name.decode(): value.decode() for name, value in (pq.read_schema(path).metadata or {}).items()}
+
+
+def is_kept(path: Path) -> np.ndarray:
+    """(N,) bool: which rows of a table were not rejected."""
+    return np.concatenate([np.empty(0, bool), *(part.column("kept").to_numpy() for part in parts(path, NAMES))])
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     if not path.is_file():
         raise LineamentError(f"{path}: no such table. Run the stage that makes it first (dvc repro).")
     try:
-        table = pq.read_table(path, columns=columns)
+        yield
     except (OSError, pa.ArrowException) as error:
         raise LineamentError(f"{path}: cannot be read ({error}). Restore it with `dvc checkout {path}`.") from None
-    check(table, path)
-    return table
 
 
 def kept(table: pa.Table) -> pa.Table:
@@ -198,13 +238,16 @@ def kept_ids(path: Path) -> list[str]:
     return kept(read(path)).column("id").to_pylist()
 
 
-def counts(table: pa.Table) -> dict[str, object]:
-    """How many came in, how many were kept, and how many fell for each reason."""
-    found = pc.value_counts(table.column("reason").drop_null()).to_pylist()
-    reasons = {entry["values"]: entry["counts"] for entry in found}
+def counts(table: pa.Table | Iterable[pa.Table]) -> dict[str, Any]:
+    """How many came in, how many were kept, and how many fell for each reason; of a table, or of its parts."""
+    rows, reasons = 0, Counter[str]()
+    for part in [table] if isinstance(table, pa.Table) else table:
+        found = pc.value_counts(part.column("reason").drop_null()).to_pylist()
+        reasons.update({entry["values"]: entry["counts"] for entry in found})
+        rows += len(part)
     return {
-        "in": len(table),
-        "kept": len(table) - sum(reasons.values()),
-        "rejected": sum(reasons.values()),
+        "in": rows,
+        "kept": rows - reasons.total(),
+        "rejected": reasons.total(),
         "reasons": dict(sorted(reasons.items())),
     }

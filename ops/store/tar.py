@@ -14,11 +14,13 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ops.runtime.errors import LineamentError
@@ -149,7 +151,7 @@ class ShardWriter:
 
 
 class Shard:
-    """Random access to one shard through its index.
+    """Random access to one shard through its index, which is looked through at once, and kept from when it is needed.
 
     Raises:
         LineamentError: the tar is missing, shorter or longer than its index says, or is no tar at all.
@@ -158,17 +160,27 @@ class Shard:
     def __init__(self, path: Path) -> None:
         self.path = path
         table = _read_index(path)
-        self._rows: dict[str, dict[str, tuple[int, int]]] = {}
-        columns = (table.column(name).to_pylist() for name in ("key", "field", "offset", "size"))
-        for key, field, offset, size in zip(*columns):
-            self._rows.setdefault(key, {})[field] = (offset, size)
-        self.keys: list[str] = list(self._rows)
+        self._count = pc.count_distinct(table.column("key")).as_py()
         metadata = table.schema.metadata or {}
         self.sha256 = metadata[b"sha256"].decode()
         self._file: int | None = None
 
+    @cached_property
+    def _rows(self) -> dict[str, dict[str, tuple[int, int]]]:
+        table = _read_index(self.path)
+        rows: dict[str, dict[str, tuple[int, int]]] = {}
+        columns = (table.column(name).to_pylist() for name in ("key", "field", "offset", "size"))
+        for key, field, offset, size in zip(*columns):
+            rows.setdefault(key, {})[field] = (offset, size)
+        return rows
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The samples' names, in the tar's order."""
+        return list(self._rows)
+
     def __len__(self) -> int:
-        return len(self.keys)
+        return self._count
 
     def __contains__(self, key: str) -> bool:
         return key in self._rows
@@ -217,7 +229,7 @@ class Shard:
             self.close()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_file": None}
+        return {"path": self.path, "_count": self._count, "sha256": self.sha256, "_file": None}
 
     def _sample(self, key: str) -> dict[str, tuple[int, int]]:
         try:

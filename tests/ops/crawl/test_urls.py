@@ -179,7 +179,7 @@ def _late(delay: float, body: bytes) -> web.Page:
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), max_size=20))
 def test_hosts_take_turns_and_each_address_comes_once(pairs):
     links = [Link(f"http://{host}.example/{number}") for host, number in pairs]
-    found = spread(links)
+    found = list(spread(links))
     assert {link.url for link in found} == {link.url for link in links}
     assert len({link.url for link in found}) == len(found)
     for host in "abc":
@@ -193,7 +193,7 @@ def test_lists_of_every_form(tmp_path):
     (tmp_path / "a.csv").write_text(f"link,license\n{wanted[0]},CC0\n{wanted[1]},\n")
     pq.write_table(pa.table({"link": wanted, "page": ["p", None]}), tmp_path / "a.parquet")
     for name, known in (("a.txt", ({}, {})), ("a.csv", ({"licence": "CC0"}, {})), ("a.parquet", ({"page": "p"}, {}))):
-        links = read_links(tmp_path / name, "link", "none")
+        links = list(read_links(tmp_path / name, "link", "none"))
         assert [link.url for link in links] == wanted
         assert [link.provenance for link in links] == [{"licence": "none", **k} for k in known]
 
@@ -209,12 +209,12 @@ def test_lists_of_every_form(tmp_path):
 def test_broken_lists_are_named(tmp_path, name, content, says):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(LineamentError, match=says):
-        read_links(tmp_path / name, "url", "")
+        list(read_links(tmp_path / name, "url", ""))
 
 
 def test_a_missing_list_is_named(tmp_path):
     with pytest.raises(LineamentError, match="no such list"):
-        read_links(tmp_path / "a.txt", "url", "")
+        list(read_links(tmp_path / "a.txt", "url", ""))
 
 
 @settings(max_examples=150, deadline=None)
