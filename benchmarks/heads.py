@@ -20,10 +20,12 @@ from models.planes import PlaneConfig, PlaneField
 from models.render import volume
 from models.render.occupancy import render_occupied
 from models.spherehead import HeadConfig, HeadGenerator
-from models.stylegan import MappingConfig
+from models.stylegan import MappingConfig, Precision
 
 POINTS = 196_608  # 64 x 64 rays of 48 samples
 MIB = 2**20
+DEVIATION = 0.5  # of real pictures in [-1, 1]
+PRECISIONS: tuple[Precision, ...] = ("half", "float32")  # of super-resolution in videos: lineament's default and before
 # Seconds of the public SphereHead code per picture on two cores (float32, measured elsewhere on such a machine).
 PUBLIC_FORWARD = {64: 3.88, 128: 8.46}
 
@@ -51,6 +53,12 @@ def _mebibytes(call: Callable[..., object], *arguments: object) -> float:
 def _view(azimuth: float = 0.4) -> Tensor:
     angle = torch.tensor([azimuth])
     return camera.pack_label(camera.pose_on_sphere(angle, 0 * angle), camera.intrinsics()).to(_device())
+
+
+def _psnr(picture: Tensor, reference: Tensor) -> float:
+    """Decibels, at most 120; pictures of random weights exceed [-1, 1] and are scaled to what real ones vary."""
+    error = ((picture - reference) * (DEVIATION / reference.std())).square().mean().item()
+    return min(10 * math.log10(4 / max(error, 1e-12)), 120)
 
 
 def _points() -> Tensor:
@@ -131,14 +139,17 @@ def forward_rows(net: HeadGenerator) -> list[Row]:
     """One 512 x 512 picture from a latent, everything included."""
     z, rows = torch.randn(1, 512, device=_device()), []
 
-    def picture(side: int, fast: bool) -> object:
-        return net(z, _view(), noise="const", neural_resolution=side, fast=fast)
+    def picture(side: int, fast: bool, precision: Precision = "float32") -> object:
+        return net(z, _view(), noise="const", neural_resolution=side, fast=fast, precision=precision)
 
     for side, published in PUBLIC_FORWARD.items():
+        name = f"heads/forward 512, {side} rays a side"
         fast, plain = alternate(_settled(picture, side, True), _settled(picture, side, False), 3)
-        rows.append(speedup(f"heads/forward 512, {side} rays a side, against plain forms", fast, plain, 1))
+        rows.append(speedup(f"{name}, against plain forms", fast, plain, 1))
+        half, fast = alternate(_settled(picture, side, True, "half"), _settled(picture, side, True), 3)
+        rows.append(speedup(f"{name}, super-resolution in half precision against float32", half, fast, 1))
         if _device() == "cpu":
-            rows.append(speedup(f"heads/forward 512, {side} rays a side, against public code", fast, published, 2))
+            rows.append(speedup(f"{name}, against public code", fast, published, 2))
     return rows
 
 
@@ -152,16 +163,14 @@ def video_rows() -> list[Row]:
         ws = net.mapping(torch.randn(1, 512, device=_device()), _view())
         cache, label = HeadCache(net, ws), _view()
         name = f"heads/video frame {resolution}"
-        kept, anew = (
-            _settled(cache.view, label),
-            _settled(partial(net.synthesise, ws, label, noise="const")),
-        )
-        quick, slow = alternate(kept, anew, 3)
-        rows.append(speedup(f"{name}, cache and occupancy against uncached", quick, slow, 3))
-        error = (cache.view(label).image - net.synthesise(ws, label, noise="const").image).square().mean().item()
-        rows.append(
-            at_least(f"{name}, PSNR against uncached", min(10 * math.log10(4 / max(error, 1e-12)), 120), "dB", 45)
-        )
+        whole = partial(net.synthesise, ws, label, noise="const", precision="float32")
+        for precision in PRECISIONS:
+            kept = HeadCache(net, ws, precision=precision)
+            quick, slow = alternate(_settled(kept.view, label), _settled(whole), 3)
+            what = f"{name}, super-resolution in {precision}"
+            bound = 3 if precision == "half" or resolution < 512 else 1
+            rows.append(speedup(f"{what}, cache and occupancy against uncached in float32", quick, slow, bound))
+            rows.append(at_least(f"{what}, PSNR against that", _psnr(kept.view(label).image, whole().image), "dB", 45))
         every = HeadCache(net, ws, occupancy=None)
         rays = camera.rays(label, net.config.neural_resolution)
         sparse = _settled(render_occupied, cache.field, cache.occupancy, *rays, net.config.box)

@@ -283,6 +283,7 @@ class HeadGenerator(nn.Module):
         planes: Tensor | None = None,
         chunk: int | None = None,
         fast: bool = True,
+        precision: Precision | None = None,
     ) -> HeadOutput:
         """Styles to pictures.
 
@@ -298,6 +299,7 @@ class HeadGenerator(nn.Module):
             planes: feature planes of :meth:`planes`, to render one identity many times.
             chunk: rays rendered at a time, see :func:`models.render.volume.render`.
             fast: the fast forms throughout, or the plain ones.
+            precision: of super-resolution; the configuration's if None.
         """
         if planes is None:
             planes = self.planes(ws, noise, fast)
@@ -317,9 +319,11 @@ class HeadGenerator(nn.Module):
         behind = (
             None if self.background is None else self.background(ws if ws_background is None else ws_background, noise)
         )
-        return self.finish(seen, ws[:, -1], side, behind)
+        return self.finish(seen, ws[:, -1], side, behind, precision)
 
-    def finish(self, seen: Rendered, last: Tensor, side: int, behind: Tensor | None) -> HeadOutput:
+    def finish(
+        self, seen: Rendered, last: Tensor, side: int, behind: Tensor | None, precision: Precision | None = None
+    ) -> HeadOutput:
         """From what rays saw to pictures.
 
         Args:
@@ -327,6 +331,7 @@ class HeadGenerator(nn.Module):
             last: (N, w_size) the style of the last layers.
             side: rays per side.
             behind: (N, C, b, b) the background, or None in a variant without.
+            precision: of super-resolution; the configuration's if None.
         """
         feature = seen.feature.transpose(1, 2).unflatten(2, (side, side)).contiguous()
         opacity = seen.opacity.view(-1, 1, side, side)
@@ -340,6 +345,6 @@ class HeadGenerator(nn.Module):
             mask = opacity * (1 + 2 * _MARGIN) - _MARGIN
             if self.to_parsing is not None:
                 parsing = self.to_parsing(feature, last).softmax(dim=1)
-        image = self.superresolution(raw, feature, last)
+        image = self.superresolution(raw, feature, last, precision)
         depth = seen.depth.view(-1, 1, side, side)
         return HeadOutput(image, raw, depth, mask, parsing, None, feature)

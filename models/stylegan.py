@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from models import fir
 from models.config import Config
 
-Precision = Literal["float32", "float16", "bfloat16"]
+Precision = Literal["float32", "float16", "bfloat16", "half"]
 Noise = Literal["random", "const", "none"]
 LRELU_SLOPE = 0.2  # StyleGAN2
 LRELU_GAIN = math.sqrt(2)  # keeps the second moment through a leaky ReLU
@@ -63,9 +63,13 @@ class SynthesisConfig(Config):
 def working_dtype(precision: Precision, weight: Tensor) -> torch.dtype:
     """The dtype a block with this weight computes in; "float32" means that of its weights.
 
-    float16 falls back to it on the CPU, which has no fast kernels for float16.
+    float16 falls back to it on the CPU, which has no fast kernels for float16. "half" is the half precision that the
+    device computes faster: float16 on accelerators, bfloat16 on CPUs with instructions for it, none on others.
     """
-    if precision == "float32" or (precision == "float16" and weight.device.type == "cpu"):
+    on_cpu = weight.device.type == "cpu"
+    if precision == "half":
+        precision = "float16" if not on_cpu else "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+    if precision == "float32" or (precision == "float16" and on_cpu):
         return weight.dtype
     return torch.float16 if precision == "float16" else torch.bfloat16
 
@@ -297,13 +301,15 @@ class SynthesisBlock(nn.Module):
         noise: Noise = "random",
         project: Tensor | None = None,
         transform: Tensor | None = None,
+        precision: Precision | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Features and picture in and out; ``styles`` holds ``convolutions + 1`` tensors (N, w_size).
 
         ``transform`` (N, 2, outputs / 2, H, W) scales and shifts the second half of the channels between the two
-        convolutions: the channel-split spatial feature transform (Wang et al. 2021, GFP-GAN).
+        convolutions: the channel-split spatial feature transform (Wang et al. 2021, GFP-GAN). ``precision`` replaces
+        the block's own.
         """
-        dtype = working_dtype(self.precision, self.conv1.weight)
+        dtype = working_dtype(precision or self.precision, self.conv1.weight)
         memory = torch.channels_last if dtype.itemsize == 2 or not torch.is_grad_enabled() else torch.contiguous_format
         if self.constant is not None:
             x = self.constant.to(dtype).expand(styles[0].shape[0], -1, -1, -1)

@@ -49,9 +49,13 @@ class SuperResolution(nn.Module):
             if name.endswith("noise_strength"):
                 parameter.requires_grad_(False)
 
-    def forward(self, picture: Tensor, feature: Tensor, w: Tensor) -> Tensor:
-        """(N, 3, h, h) picture, (N, inputs, h, h) features and (N, w_size) style to (N, 3, resolution, resolution)."""
+    def forward(self, picture: Tensor, feature: Tensor, w: Tensor, precision: Precision | None = None) -> Tensor:
+        """(N, 3, h, h) picture, (N, inputs, h, h) features and (N, w_size) style to (N, 3, resolution, resolution).
+
+        ``precision`` replaces the configuration's.
+        """
         size = self.config.input_resolution
         styles = [w, w, w]
-        x, image = self.block0(fir.resize(feature, size), fir.resize(picture, size), styles, noise="none")
-        return self.block1(x, image, styles, noise="none")[1]
+        feature, picture = fir.resize(feature, size), fir.resize(picture, size)
+        x, image = self.block0(feature, picture, styles, "none", precision=precision)
+        return self.block1(x, image, styles, "none", precision=precision)[1]

@@ -22,6 +22,7 @@ def add_to(commands: Parsers) -> None:
         "--azimuths", type=float, nargs="+", default=[-60, -30, 0, 30, 60, 180], metavar="DEGREES",
         help="cameras: 0 in front, 90 on the subject's left, 180 behind (default: -60 -30 0 30 60 180)",
     )  # fmt: skip
+    _precision(sample, None, "as trained, float32 on a CPU")
     _camera(sample)
     _truncation(sample)
     _show(sample, ["picture"])
@@ -36,6 +37,7 @@ def add_to(commands: Parsers) -> None:
     )  # fmt: skip
     video.add_argument("--side", type=int, help="pixels of each picture (default: the network's, at least 256)")
     video.add_argument("--every-sample", action="store_true", help="render empty space too; slower, for comparison")
+    _precision(video, "half", "half")
     _rate(video)
     _camera(video)
     _truncation(video)
@@ -140,6 +142,14 @@ def _show(command: argparse.ArgumentParser, default: list[str]) -> None:
     command.add_argument(
         "--show", nargs="+", choices=_PANELS, default=default,
         help=f"side by side, as far as the network has them (default: {' '.join(default)})",
+    )  # fmt: skip
+
+
+def _precision(command: argparse.ArgumentParser, default: str | None, named: str) -> None:
+    command.add_argument(
+        "--precision", choices=["half", "float32"], default=default,
+        help="of a head's super-resolution; half is twice as fast where the processor has it, and differs by less than "
+        f"a grey level (default: {named})",
     )  # fmt: skip
 
 

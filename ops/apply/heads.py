@@ -17,6 +17,7 @@ from torch import Tensor
 from models.headcache import HeadCache
 from models.render.occupancy import OccupancyConfig
 from models.spherehead import HeadConfig, HeadGenerator, HeadOutput
+from models.stylegan import Precision
 from ops.apply.cameras import orbit
 from ops.apply.generators import to_uint8
 from ops.runtime.errors import LineamentError
@@ -84,12 +85,12 @@ class Heads:
             return read_weights(self.folder, "styles")["ws"].to(self.device)
         return self.styles(self.latent(seed or 0), truncation, cutoff)
 
-    def cache(self, ws: Tensor, occupancy: bool = True) -> HeadCache:
-        """One identity, prepared to be seen from many cameras."""
-        return HeadCache(self.net, ws, occupancy=OccupancyConfig() if occupancy else None)
+    def cache(self, ws: Tensor, occupancy: bool = True, precision: Precision | None = None) -> HeadCache:
+        """One identity, prepared to be seen from many cameras; ``precision`` is super-resolution's."""
+        return HeadCache(self.net, ws, occupancy=OccupancyConfig() if occupancy else None, precision=precision)
 
     @torch.inference_mode()
-    def views(self, ws: Tensor, labels: Tensor) -> Iterator[HeadOutput]:
+    def views(self, ws: Tensor, labels: Tensor, precision: Precision | None = None) -> Iterator[HeadOutput]:
         """One identity (1, w_count, w_size) from V cameras (V, 25): output in batches, planes computed once.
 
         Raises:
@@ -97,8 +98,9 @@ class Heads:
         """
         planes = self.net.planes(ws, "const")
         for part in labels.to(self.device).split(self.batch):
+            same = ws.expand(len(part), -1, -1)
             yield self.checked(
-                self.net.synthesise(ws.expand(len(part), -1, -1), part, planes=planes, noise="const", jitter=False)
+                self.net.synthesise(same, part, planes=planes, noise="const", jitter=False, precision=precision)
             )
 
     def checked(self, output: HeadOutput) -> HeadOutput:

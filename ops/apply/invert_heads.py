@@ -46,7 +46,7 @@ def invert_heads(arguments: argparse.Namespace) -> int:
     with publish(arguments.out, folder=True) as folder:
         write(folder, heads, found, portrait, {"photo": file_sha256(arguments.photo), **p.model_dump(mode="json")})
         if arguments.frames:
-            cache = HeadCache(found.net, found.styles)
+            cache = HeadCache(found.net, found.styles, precision="half")
             frames = reporter.progress(turntable(arguments.frames).split(1), desc="video", unit="frame")
             film(heads, cache, frames, folder / "video.mp4", PANELS)
     print(

@@ -23,7 +23,7 @@ def sample(arguments: argparse.Namespace) -> int:
     for seed in Reporter("sample").progress(seeds, unit="head"):
         ws = heads.styles(heads.latent(seed), arguments.truncation, arguments.cutoff)
         shown = []
-        for output, part in zip(heads.views(ws, labels), labels.split(heads.batch)):
+        for output, part in zip(heads.views(ws, labels, arguments.precision), labels.split(heads.batch)):
             shown.append(panels(output, part, arguments.show, heads.resolution))
         pictures = np.concatenate(shown)
         for azimuth, picture in zip(azimuths, pictures):

@@ -25,7 +25,7 @@ def video(arguments: argparse.Namespace) -> int:
     heads = Heads(arguments.checkpoint, arguments.device)
     labels = camera_path(arguments)
     ws = heads.identity(arguments.seed, arguments.truncation, arguments.cutoff)
-    cache = heads.cache(ws, occupancy=not arguments.every_sample)
+    cache = heads.cache(ws, not arguments.every_sample, arguments.precision)
     frames = Reporter("video").progress(labels.split(1), unit="frame")
     film(heads, cache, frames, arguments.out, arguments.show, arguments.side, arguments.rate)
     print(f"{len(labels)} frames in {arguments.out}")

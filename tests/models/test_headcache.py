@@ -8,6 +8,7 @@ from models.headcache import HeadCache
 from models.render.occupancy import Occupancy, OccupancyConfig
 from models.render.volume import RenderConfig
 from models.spherehead import HeadGenerator
+from models.stylegan import working_dtype
 from tests.models.test_spherehead import VARIANTS, labels, smoke
 
 RENDER = RenderConfig(coarse=24, fine=24)
@@ -49,6 +50,30 @@ def test_without_a_grid_the_cache_is_exact():
     quick = HeadCache(net, ws, occupancy=None).view(labels(40.0))
     assert torch.equal(quick.image, whole.image)
     assert torch.equal(quick.parsing, whole.parsing)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "half"])
+def test_super_resolution_in_half_precision_shows_the_same(precision):
+    net, ws = head("spherehead")
+    with torch.no_grad():
+        whole = net.synthesise(ws, labels(40.0), noise="const")
+    quick = HeadCache(net, ws, occupancy=None, precision=precision).view(labels(40.0))
+    assert psnr(quick.image / whole.image.std() / 2, whole.image / whole.image.std() / 2) > 45  # as real ones vary
+    assert quick.image.dtype == torch.float32
+    assert torch.equal(quick.raw, whole.raw)  # only super-resolution
+    half = working_dtype(precision, net.decoder.out.weight) != torch.float32
+    assert torch.equal(quick.image, whole.image) != half
+    with torch.no_grad():
+        still = net.synthesise(ws, labels(40.0), noise="const", precision=precision)
+    assert torch.equal(still.image, quick.image)
+
+
+def test_half_precision_is_what_the_device_computes_faster(monkeypatch):
+    weight = torch.zeros(1)
+    for able, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda able=able: able)
+        assert working_dtype("half", weight) == dtype
+    assert working_dtype("half", weight.to("meta")) == torch.float16
 
 
 def test_most_samples_are_left_out():
