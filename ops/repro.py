@@ -19,7 +19,7 @@ from pathlib import Path
 from ops.dag import Dag
 from ops.locks import drop_dead_locks
 from ops.runtime.errors import LineamentError
-from ops.versioning import BUSY, DVC, LONGEST_PAUSE, PATIENCE, environment
+from ops.versioning import BUSY, DVC, LONGEST_PAUSE, PATIENCE, dvc_status, environment
 
 JOBS = 2  # a unit takes up to 1.6 GB in the smoke profile
 LAST_LINES = 40
@@ -60,8 +60,12 @@ def repro(
         raise LineamentError(f"--jobs {jobs}: at least one unit has to run at a time.")
     dag = Dag.load(root)
     wanted = dag.upstream(_units(dag, names)) if names else list(dag.units)
+    stale = set(dag.downstream(dvc_status(root, patience=PATIENCE)))  # one question instead of one for each unit
+    if not stale.issuperset(wanted):
+        say(f"{sum(name not in stale for name in wanted)} of {len(wanted)} units are up to date")
+    wanted = [name for name in wanted if name in stale]
     urgency = _urgency(dag)
-    sorter = TopologicalSorter({name: dag.parents(name) for name in wanted})
+    sorter = TopologicalSorter({name: stale.intersection(dag.parents(name)) for name in wanted})
     sorter.prepare()
     ready: list[str] = []
     running: set[Future[Outcome]] = set()

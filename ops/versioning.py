@@ -63,13 +63,16 @@ def dvc(root: Path, *words: str, patience: float = PATIENCE) -> str:
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def dvc_status(root: Path, units: Sequence[str] = ()) -> Status:
+def dvc_status(root: Path, units: Sequence[str] = (), patience: float = 0) -> Status:
     """What `dvc status` says: for each unit that is not up to date, the reasons.
+
+    Args:
+        patience: seconds after which a busy DVC is an error.
 
     Raises:
         LineamentError: DVC cannot say, for instance because another DVC command holds its lock.
     """
-    return json.loads(dvc(root, "status", "--json", *units, patience=0) or "{}")
+    return json.loads(dvc(root, "status", "--json", *units, patience=patience) or "{}")
 
 
 def changed_deps(status: Status) -> dict[str, set[str]]:
