@@ -48,7 +48,8 @@ def retraining_steps(system: str) -> tuple[dg.OpDefinition, dg.OpDefinition]:
         ]  # fmt: skip
         columns = [dg.TableColumn(n, t) for n, t in COLUMNS.items()]
         verdicts = dg.MetadataValue.table(rows, schema=dg.TableSchema(columns))
-        context.log_event(dg.AssetObservation(f"evaluate_{system}", metadata={"judgement": verdicts}))
+        measured = policy.load_policies(project_root())[system].evaluation or f"evaluate_{system}"
+        context.log_event(dg.AssetObservation(measured, metadata={"judgement": verdicts}))
 
     return choose_start, judge
 

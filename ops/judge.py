@@ -20,6 +20,7 @@ from ops.ledger import Record, digest, read_lock
 from ops.policy import SystemPolicy
 from ops.registry import Score, Version
 from ops.runtime.errors import LineamentError
+from ops.runtime.publish import remove
 from ops.versioning import changed_deps, dvc_status, environment
 
 AGAIN = "data/.work/judge"  # where a champion that is measured anew leaves its results
@@ -36,7 +37,8 @@ class Judgement:
 
 
 def judge(root: Path, system: str) -> list[Judgement]:
-    """Register a system's present checkpoints with their scores, and promote each that beats its champion.
+    """Register a system's present checkpoints with their scores, and promote each that beats its champion; then those
+    of the systems that are trained on them, such as the encoders of a generator.
 
     A version wins when it is the first, when it beats the champion beyond the noise on the same protocol, or when the
     champion was trained on samples that have been taken down since and this one was not.
@@ -48,9 +50,23 @@ def judge(root: Path, system: str) -> list[Judgement]:
     dag = Dag.load(root)
     policies = policy.load_policies(root)
     if system not in policies:
-        raise LineamentError(f"{root / PARAMS_FILE}: policy.{system} is missing; it says which score decides.")
+        known = ", ".join(sorted(policies)) or "none"
+        raise LineamentError(
+            f"{root / PARAMS_FILE}: policy.{system} is missing, which would say what score decides; there are: {known}."
+        )
     lock = read_lock(root)
-    measured = _evaluation(dag, system)
+    following = dag.downstream([unit.name for unit in registry.trainings(dag, system)])
+    stages = dict.fromkeys(dag.units[name].stage for name in following)
+    systems = [stage.removeprefix("train_") for stage in stages if stage.removeprefix("train_") in policies]
+    found = [item for name in systems for item in _judge(dag, lock, name, policies[name])]
+    if not found:
+        raise LineamentError(f"{system}: nothing has been trained yet: dvc repro train_{system}.")
+    return found
+
+
+def _judge(dag: Dag, lock: Mapping[str, Record], system: str, declared: SystemPolicy) -> list[Judgement]:
+    root = dag.root
+    measured = _evaluation(dag, declared.evaluation or f"evaluate_{system}")
     folder = policy.shards_of(dag, system)
     summary = folder is not None and (root / folder / data_versions.SUMMARY).is_file()
     data = data_versions.profile(root, folder) if folder is not None and summary else None
@@ -59,21 +75,30 @@ def judge(root: Path, system: str) -> list[Judgement]:
         if unit.name not in lock:
             continue
         _agree(dag, lock, unit, measured)
-        score = score_of(dag, measured, unit, policies[system], lock[measured.name])
+        score = score_of(dag, measured, unit, declared, lock[measured.name])
         settings = digest(sorted((name[1], value) for name, value in lock[unit.name].params.items()))
         trained_on = data if data is not None and _same_data(lock[unit.name], lock, dag, folder) else None
-        version = registry.register(root, unit, score, trained_on, settings)
-        again = partial(_champions_score, dag, system, unit, measured, policies[system], lock[measured.name])
+        version = registry.register(root, unit, score, trained_on, settings, _upon(dag, lock[unit.name]))
+        again = partial(_champions_score, dag, lock, unit, measured, declared)
         found.append(_decide(root, registry.model_name(unit), version, again))
-    if not found:
-        raise LineamentError(f"{system}: nothing has been trained yet: dvc repro train_{system}.")
     return found
 
 
+def _upon(dag: Dag, record: Record) -> dict[str, str]:
+    """The registered models that a training consumed, with what it saw of them."""
+    known = registry.read(dag.root).models
+    seen = {path.removeprefix(registry.CHECKPOINTS): md5 for path, md5 in record.deps.items()}
+    return {name: md5 for name, md5 in seen.items() if name in known}
+
+
 def _decide(root: Path, name: str, version: Version, measure_again: Callable[[], Score]) -> Judgement:
-    champion = registry.read(root).model(name).best
+    models = registry.read(root).models
+    champion = models[name].best
+    others = registry.strangers(models, version)
+    if others:
+        return Judgement(name, version, False, f"was trained on a version of {', '.join(others)} that is not champion")
     if champion is None:
-        return _promote(root, name, version, "the first version")
+        return _promote(root, name, version, f"the first version{' on a new champion' if models[name].history else ''}")
     if champion.number == version.number:
         return Judgement(name, version, False, "is the champion already")
     taken = data_versions.taken_down(root)
@@ -97,13 +122,11 @@ def _promote(root: Path, name: str, version: Version, why: str) -> Judgement:
     return Judgement(name, version, True, why)
 
 
-def _champions_score(
-    dag: Dag, system: str, unit: Unit, measured: Unit, declared: SystemPolicy, record: Record
-) -> Score:
-    """The champion's score by the present protocol: the evaluation's own command, run on the champions' folder, its
-    results written to the work area."""
-    paths = {f"{registry.CHECKPOINTS}{system}": f"{registry.CHAMPIONS}/{system}"}
-    paths |= {out: f"{AGAIN}/{out}" for out in measured.outs}
+def _champions_score(dag: Dag, lock: Mapping[str, Record], unit: Unit, measured: Unit, declared: SystemPolicy) -> Score:
+    """The champion's score by the present protocol: the evaluation's own command, run on the champions in the place of
+    the present checkpoints, its results written to the work area."""
+    paths = {out: f"{AGAIN}/{out}" for out in measured.outs}
+    paths[registry.CHECKPOINTS.rstrip("/")] = champions_in_place(dag, lock).as_posix()
     command = str(measured.command)
     for old in sorted(paths, key=len, reverse=True):
         command = re.sub(rf"(?<![\w/.]){re.escape(old)}(?![\w.])", paths[old], command)
@@ -111,8 +134,34 @@ def _champions_score(
         command, shell=True, cwd=dag.root, env=environment(), capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise LineamentError(f"the champion of {system} could not be measured anew: {done.stderr.strip()[-2000:]}")
-    return score_of(dag, measured, unit, declared, record, dag.root / AGAIN)
+        said = done.stderr.strip()[-2000:]
+        raise LineamentError(f"the champion of {registry.model_name(unit)} could not be measured anew: {said}")
+    return score_of(dag, measured, unit, declared, lock[measured.name], dag.root / AGAIN)
+
+
+def champions_in_place(dag: Dag, lock: Mapping[str, Record]) -> Path:
+    """A folder of links like ``data/checkpoints``, with the champion of each model that has one. What was trained on a
+    checkpoint that a champion replaces there works with no champion, and is left out."""
+    models = registry.read(dag.root).models
+    folder = Path(AGAIN) / "checkpoints"
+    remove(dag.root / folder)
+    replaced: set[str] = set()
+    for unit in dag.units.values():
+        out = registry.checkpoint_of(unit)
+        if out is None:
+            continue
+        name, place = registry.model_name(unit), Path(out)
+        best = models[name].best if name in models else None
+        if best is not None and (unit.name not in lock or lock[unit.name].outs.get(out) != best.md5):
+            replaced.add(unit.name)
+            place = registry.CHAMPIONS / name
+        elif best is None and replaced.intersection(dag.upstream([unit.name])):
+            continue
+        if (dag.root / place).exists():
+            link = dag.root / folder / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((dag.root / place).resolve())
+    return folder
 
 
 def score_of(
@@ -147,8 +196,7 @@ def protocol(dag: Dag, measured: Unit, record: Record) -> str:
     return digest([sorted(code.items()), sorted((name[1], value) for name, value in record.params.items())])
 
 
-def _evaluation(dag: Dag, system: str) -> Unit:
-    stage = f"evaluate_{system}"
+def _evaluation(dag: Dag, stage: str) -> Unit:
     if stage not in dag.stages or dag.stages[stage].keys is not None:
         raise LineamentError(f"dvc.yaml has no single stage {stage}, by whose metrics the system is judged.")
     return next(iter(dag.stages[stage].units.values()))

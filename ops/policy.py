@@ -9,6 +9,7 @@ policy:
     takedown: true                         # a takedown of what the champion was trained on
     cron: "0 2 * * 0"
     start: scratch                         # or last: from the newest registered version
+    evaluation: evaluate_giraffe           # the stage that measures it; this one if not given
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class SystemPolicy(Params):
     """The policy of one system. None switches a reason off."""
 
     score: str = Field(description="dotted name in the evaluation's metrics; {key} is the variant")
+    evaluation: str | None = Field(default=None, description="the stage that measures it; evaluate_SYSTEM if not given")
     interval: str | None = Field(default=None, description="dotted name of [low, high]; without it, noise counts")
     noise: float = Field(default=0.0, ge=0, description="half width of the interval where none is measured")
     better: Literal["higher", "lower"] = "higher"

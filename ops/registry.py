@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from ops.data_versions import Profile
 from ops.ledger import LOCK
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params, validate
-from ops.runtime.publish import publish
+from ops.runtime.publish import publish, remove
 from ops.versioning import dvc
 
 REGISTRY = Path("data/registry.json")
@@ -70,6 +70,7 @@ class Version(Params):
         md5: DVC's hash of its folder, by which it is found again; size and files as DVC counts them.
         trained_on: the data, in a few numbers; None where the shards were gone.
         revision: of the code that trained it; settings: the hash of the training's parameters in dvc.lock.
+        upon: the registered models it was trained on, by the md5 of the version it saw: it works with no other.
     """
 
     number: int
@@ -83,6 +84,7 @@ class Version(Params):
     revision: str | None = None
     settings: str | None = None
     score: Score | None = None
+    upon: dict[str, str] = Field(default_factory=dict)
 
 
 class Event(Params):
@@ -171,7 +173,12 @@ def model_name(unit: Unit) -> str:
 
 
 def register(
-    root: Path, unit: Unit, score: Score | None = None, trained_on: Profile | None = None, settings: str | None = None
+    root: Path,
+    unit: Unit,
+    score: Score | None = None,
+    trained_on: Profile | None = None,
+    settings: str | None = None,
+    upon: Mapping[str, str] | None = None,
 ) -> Version:
     """Enter a unit's present checkpoint, as dvc.lock has it; one that is there already gets the new score.
 
@@ -196,6 +203,7 @@ def register(
             revision=config.get("revision"),
             settings=settings,
             score=score or (known.score if known else None),
+            upon=dict(upon or (known.upon if known else {})),
         )
         others = [v for v in model.versions if v.number != version.number]
         versions = tuple(sorted([*others, version], key=lambda v: v.number))
@@ -211,18 +219,54 @@ def rescore(root: Path, name: str, number: int, score: Score) -> None:
 
 
 def promote(root: Path, name: str, number: int, why: str = "by hand") -> Version:
-    """Make a version the champion: its files are put under data/champions, from DVC's cache.
+    """Make a version the champion: its files are put under data/champions, from DVC's cache. The champions that were
+    trained on another version of this model step back for those that were trained on this one, where there are any.
 
     Raises:
-        LineamentError: no such version, or the cache no longer has its files.
+        LineamentError: no such version, one that works with no champion of what it was trained on, or the cache no
+            longer has its files.
     """
+    models = read(root).models
     version = read(root).model(name).version(number)
+    for other in strangers(models, version):
+        fits = next((v.number for v in models[other].versions if v.md5 == version.upon[other]), "VERSION")
+        raise LineamentError(
+            f"{name} version {number} works only with the version of {other} that it was trained on, which is not its "
+            f"champion. First: lineament models promote {other} {fits}."
+        )
     check_out(root, name, version)
+    _enthrone(root, name, number, why)
+    for other, model in models.items():
+        if model.best is not None and model.best.upon.get(name, version.md5) != version.md5:
+            _follow(root, other, name, version)
+    return version
+
+
+def strangers(models: Mapping[str, Model], version: Version) -> list[str]:
+    """The models that a version was trained on and whose champion is another version than it saw."""
+    return [n for n, md5 in version.upon.items() if n in models and (best := models[n].best) and best.md5 != md5]
+
+
+def _follow(root: Path, name: str, leader: str, version: Version) -> None:
+    """Give a model the champion that was trained on its leader's new one: the last that there was, else the newest
+    version; none, and no files, where nothing was trained on it yet."""
+    model = read(root).models[name]
+    fitting = [v.number for v in model.versions if v.upon.get(leader) == version.md5]
+    reigned = [event.champion for event in model.history if event.champion in fitting]
+    why = f"follows {leader} to its version {version.number}"
+    if fitting:
+        promote(root, name, int(([*fitting[-1:], *reigned])[-1]), why)
+        return
+    _enthrone(root, name, None, f"{why}, on which none was trained yet")
+    remove(root / CHAMPIONS / name)
+    (root / CHAMPIONS / f"{name}.dvc").unlink(missing_ok=True)
+
+
+def _enthrone(root: Path, name: str, number: int | None, why: str) -> None:
     with changing(root) as models:
         model = models[name]
         event = Event(time=_now(), champion=number, why=why)
         models[name] = model.model_copy(update={"champion": number, "history": (*model.history, event)})
-    return version
 
 
 def roll_back(root: Path, name: str) -> Version:

@@ -11,6 +11,7 @@ python -m ops.evaluate.avatar data/checkpoints data/shards data/priors data/weig
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -206,11 +207,19 @@ def summary(results: dict[str, Any], judge: Judge) -> dict[str, Any]:
             **{f"cross_{key}": value["mean"] for key, value in cross.items()},
             "psnr_by_frames": {count: row["psnr"]["mean"] for count, row in ordered.items()},
             "perceptual_by_frames": {count: row["perceptual_mobilenetv2"]["mean"] for count, row in ordered.items()},
+            "few_shot": few_shot(ordered),
             "unseen_psnr": {count: row["mean"] for count, row in found["truth"]["unseen_psnr"].items()},
             "expression_error": found["truth"]["expression"]["mean"],
             "expression_floor": found["truth"]["expression_floor"]["mean"],
         }
     return {"generators": generators, "encoders": encoders}
+
+
+def few_shot(ordered: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What is left of the perceptual distance with the most frames that were given, by which encoders are judged."""
+    count = max(ordered, key=int)
+    found = ordered[count]["perceptual_mobilenetv2"]
+    return {"frames": int(count), "perceptual_mobilenetv2": found["mean"], "interval": found["interval"]}
 
 
 if __name__ == "__main__":

@@ -258,6 +258,9 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
     return {
         **{f"{name}_{what}": found["distances"][what][name] for what in ("whole", "face")
            for name in ("fd_mobilenetv2", "fd_mobilenetv2_low", "kd_mobilenetv2")},
+        "kd_interval": intervals.of_estimate(
+            {"value": found["distances"]["whole"]["kd_mobilenetv2"], "se": found["distances"]["whole"]["kd_error"]}
+        ),
         "faces_seen": control_["seen"]["mean"],
         "expression": control_["expression"]["mean"],
         "camera": control_["camera"]["correlation"]["mean"],

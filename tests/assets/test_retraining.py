@@ -18,7 +18,8 @@ from assets.project import ROOT_VARIABLE
 from assets.retraining import starts
 from ops import policy, registry
 from ops.dag import Dag
-from ops.judge import judge
+from ops.judge import champions_in_place, judge
+from ops.ledger import read_lock
 from ops.registry import Score
 from ops.runtime.errors import LineamentError
 from ops.settings import set_value
@@ -63,6 +64,41 @@ CODE = {
         pathlib.Path(out).write_text(json.dumps(found))
     """,
 }
+# A model that is the sum of its own quality and that of tiny/plain; an evaluation of all checkpoints, which refuses one
+# that was trained on another tiny/plain.
+REFINE = """
+    import json, pathlib, sys
+    import yaml
+    below, out = map(pathlib.Path, sys.argv[1:])
+    base = json.loads((below / "config.json").read_text())["quality"]
+    quality = base + yaml.safe_load(open("params.yaml"))["train_refined"]
+    out.mkdir(parents=True)
+    (out / "config.json").write_text(json.dumps({"quality": quality, "base": base}))
+"""
+EVALUATE_PAIR = """
+    import json, pathlib, sys
+    checkpoints, out, bonus = sys.argv[1:]
+    read = lambda path: json.loads(path.read_text())
+    tiny = {p.parent.name: read(p)["quality"] for p in sorted(pathlib.Path(checkpoints).glob("tiny/*/config.json"))}
+    refined = read(pathlib.Path(checkpoints, "refined/config.json"))
+    assert refined["base"] == tiny["plain"], "trained on another one"
+    values = {name: value + float(bonus) for name, value in {**tiny, "refined": refined["quality"]}.items()}
+    found = {name: {"score": value, "interval": [value - 0.1, value + 0.1]} for name, value in values.items()}
+    pathlib.Path(out).parent.mkdir(parents=True, exist_ok=True)
+    pathlib.Path(out).write_text(json.dumps(found))
+"""
+PAIR_YAML = """
+  train_refined:
+    cmd: python code/refine.py data/checkpoints/tiny/plain data/checkpoints/refined
+    deps:
+      - data/checkpoints/tiny/plain
+      - code/refine.py
+    params:
+      - train_refined
+    outs:
+      - data/checkpoints/refined
+    meta: {group: models, pool: gpu}
+"""
 DVC_YAML = f"""
 stages:
   shards_tiny:
@@ -258,6 +294,74 @@ def test_a_colleague_gets_the_champion_that_no_stage_makes_any_more(tiny: Projec
     colleague.dvc("pull")
     assert quality(colleague, "tiny/plain") == 1.0
     assert colleague.stale_by_dvc() == set()
+
+
+@pytest.fixture
+def pair(tiny: Project) -> Project:
+    """The same, with a model that is trained upon tiny/plain and judged by the evaluation of both."""
+    (tiny.root / "dvc.yaml").write_text(DVC_YAML + PAIR_YAML)
+    (tiny.root / "code/evaluate_tiny.py").write_text(textwrap.dedent(EVALUATE_PAIR))
+    (tiny.root / "code/refine.py").write_text(textwrap.dedent(REFINE))
+    tiny.edit("dvc.yaml", "code/evaluate.py", "code/evaluate_tiny.py")
+    tiny.edit("dvc.yaml", "data/checkpoints/tiny metrics", "data/checkpoints metrics")
+    tiny.edit("dvc.yaml", "      - data/checkpoints/tiny\n      - code/ev", "      - data/checkpoints\n      - code/ev")
+    refined = "  refined:\n    evaluation: evaluate_tiny\n    score: refined.score\ntrain_refined: 5.0\ntrain_tiny:\n"
+    tiny.edit("params.yaml", "train_tiny:\n", refined)
+    tiny.repro()
+    return tiny
+
+
+@pytest.mark.usefixtures("quick_dvc")
+def test_encoders_are_champions_beside_the_generator_they_were_trained_on_alone(pair: Project) -> None:
+    found = [(item.model, item.promoted) for item in judge(pair.root, "tiny")]
+    assert found == [("tiny/plain", True), ("tiny/fancy", True), ("refined", True)]
+    retrain(pair, "plain: 1.0", "plain: 0.5")  # worse, so what is trained on it cannot become champion, however good
+    pair.edit("params.yaml", "train_refined: 5.0", "train_refined: 9.0")
+    pair.repro()
+    found = {item.model: item for item in judge(pair.root, "tiny")}
+    assert not found["tiny/plain"].promoted
+    assert "trained on a version of tiny/plain that is not champion" in found["refined"].why
+    with pytest.raises(LineamentError, match="First: lineament models promote tiny/plain 2"):
+        registry.promote(pair.root, "refined", 2)
+    retrain(pair, "plain: 0.5", "plain: 3.0")
+    found = {item.model: item for item in judge(pair.root, "tiny")}
+    assert (found["refined"].promoted, found["refined"].why) == (True, "the first version on a new champion")
+    assert champions(pair) == {"tiny/plain": 3, "tiny/fancy": 1, "refined": 3}
+    retrain(pair, "train_refined: 9.0", "train_refined: 4.0")
+    assert [item.promoted for item in judge(pair.root, "refined")] == [False], "the same generator, a lower score"
+    registry.roll_back(pair.root, "tiny/plain")
+    assert champions(pair) == {"tiny/plain": 1, "tiny/fancy": 1, "refined": 1}, "the encoders go back with it"
+    assert quality(pair, "refined") == 6.0
+    registry.promote(pair.root, "tiny/plain", 2)
+    assert champions(pair)["refined"] == 2
+
+
+@pytest.mark.usefixtures("quick_dvc")
+def test_a_champion_is_measured_anew_with_its_own_encoders(pair: Project) -> None:
+    judge(pair.root, "tiny")
+    retrain(pair, "plain: 1.0", "plain: 0.5")
+    retrain(pair, "bonus: 0.0", "bonus: 5.0")
+    assert not any(item.promoted for item in judge(pair.root, "tiny"))
+    measured = json.loads((pair.root / "data/.work/judge/metrics/evaluate_tiny.json").read_text())
+    assert {name: entry["score"] for name, entry in measured.items()} == {"plain": 6.0, "fancy": 7.0, "refined": 11.0}
+    lost = registry.read(pair.root).models["refined"].versions[-1]
+    assert lost.score is not None
+    assert lost.score.value == 10.5, "its own score stays: it is of a generator that lost"
+
+
+@pytest.mark.usefixtures("quick_dvc")
+def test_what_was_trained_on_the_loser_stays_out_where_the_champion_is_measured(pair: Project) -> None:
+    judge(pair.root, "tiny")
+    content = json.loads((pair.root / registry.REGISTRY).read_text())
+    content["refined"]["champion"] = None
+    (pair.root / registry.REGISTRY).write_text(json.dumps(content))
+    retrain(pair, "plain: 1.0", "plain: 0.5")
+    folder = pair.root / champions_in_place(pair.dag, read_lock(pair.root))
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink()} == {
+        "tiny/plain",
+        "tiny/fancy",
+    }
+    assert json.loads((folder / "tiny/plain/config.json").read_text())["quality"] == 1.0
 
 
 @pytest.mark.usefixtures("quick_dvc")

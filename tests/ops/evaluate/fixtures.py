@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,26 @@ import numpy as np
 import torch
 
 from models.giraffe import FieldConfig, Generator, GiraffeConfig
+from ops.dag import select
+from ops.policy import load_policies
 from ops.store.pictures import encode_jpeg, encode_png
 from ops.store.tar import ShardWriter
 from ops.train import checkpoint
 from ops.train.checkpoint import Checkpoint
+from tests.conftest import ROOT
 
 TINY = GiraffeConfig(
     resolution=32, feature_resolution=16, feature_channels=16, min_channels=8, z_dim=16, z_dim_background=8, samples=8,
     object_field=FieldConfig(hidden=16, blocks=2, skips=()),
     background_field=FieldConfig(hidden=8, blocks=2, skips=(), divisor=12.0),
 )  # fmt: skip
+
+
+def judged(metrics: Mapping[str, Any], system: str, variant: str | None = None) -> tuple[float, float, float]:
+    """The score by which params.yaml promotes a system, and its bounds: low, score, high."""
+    policy = load_policies(ROOT)[system]
+    low, high = select(metrics, str(policy.interval).format(key=variant))
+    return low, select(metrics, policy.score.format(key=variant)), high
 
 
 def write_shards(folder: Path) -> Path:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from fixtures import judged
 
 from models.next3d import Next3DConfig, Next3DGenerator
 from ops.apply.avatars import load_prior
@@ -99,8 +100,10 @@ def test_the_stage_measures_generators_and_encoders(place, weights, monkeypatch)
         assert decode((place / f"data/evaluation/avatar/{name}.png").read_bytes()).ndim == 3
     metrics = json.loads((place / "m.json").read_text())
     assert "seconds" not in json.dumps(metrics)
-    low, high = metrics["generators"]["avatar"]["kd_interval"]
-    assert low < metrics["generators"]["avatar"]["kd_mobilenetv2"] < high, "by which a new training is judged"
+    for system, variant in (("avatar", "avatar"), ("avatar", "next3d"), ("recurrent", None)):
+        low, score, high = judged(metrics, system, variant)
+        assert low < score < high, "by which a new training is judged"
+    assert metrics["encoders"]["recurrent"]["few_shot"]["frames"] == 2
     assert metrics["generators"]["next3d"]["parameters"] > metrics["generators"]["avatar"]["parameters"]
 
 

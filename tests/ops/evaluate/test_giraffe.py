@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from fixtures import write_checkpoint, write_shards
+from fixtures import judged, write_checkpoint, write_shards
 
 from ops.apply.generators import GiraffeRenderer, load_generator
 from ops.evaluate import giraffe, published, verification
@@ -65,6 +65,9 @@ def test_json_csv_and_metrics_say_the_same(ran):
         entry = results["variants"][row["variant"]]["angles"][row["angle"]]
         assert entry["auc"] == float(row["auc"]) == metrics["variants"][row["variant"]]["auc"][row["angle"]]
         assert entry["interval"] == [float(row["low"]), float(row["high"])]
+    for variant in results["variants"]:
+        low, score, high = judged(metrics, "giraffe", variant)
+        assert low <= score <= high, "by which a new training is judged"
     assert results["protocol"]["recogniser"] == "dlib_128d"
     assert results["protocol"]["impostor_pairs"] == 20
     assert "seconds" not in (ran / "m.json").read_text()

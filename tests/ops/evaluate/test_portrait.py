@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fixtures import judged
 
 from models.portrait_body import UNITS
 from models.render import raster
@@ -74,8 +75,10 @@ def test_the_stage_measures_every_variant(place, weights, monkeypatch):
     torn = found["nearest"]["deformation"]
     assert torn["processed"]["mean"] == pytest.approx(torn["nearest"]["mean"])
     assert decode((place / "out/strips_full.png").read_bytes()).ndim == 3
-    metrics = json.loads((place / "m.json").read_text())["variants"]["full"]
-    assert metrics["turn"] is None, "an answer that never varies has no correlation"
+    metrics = json.loads((place / "m.json").read_text())
+    low, score, high = judged(metrics, "portrait", "full")
+    assert low < score < high, "by which a new training is judged"
+    assert metrics["variants"]["full"]["turn"] is None, "an answer that never varies has no correlation"
 
 
 def test_control_is_perfect_where_the_pictures_show_what_was_asked(portraits, weights, monkeypatch):
