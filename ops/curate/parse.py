@@ -22,7 +22,7 @@ from ops.perception.onnx import IMAGENET, onnx_network
 from ops.perception.parser import class_scores
 from ops.perception.selfie import person_mask
 from ops.perception.trained import parser
-from ops.perception.voting import cleaned, majority, shares
+from ops.perception.voting import cleaned, likeliest, majority, shares
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
@@ -98,13 +98,7 @@ def votes_of(crop: np.ndarray, params: ParseParams, network: Path) -> list[np.nd
     if params.embedded or not votes:
         scores = class_scores(crop, parser(network))
         votes += [scores.mean(0)] if votes else [scores.mean(0), *scores]
-    return [_enlarged(vote, params.resolution) for vote in votes]
-
-
-def _enlarged(scores: np.ndarray, side: int) -> np.ndarray:
-    """(19, S, S) scores to (side, side) classes: the scores are resized, not classes, so that borders stay smooth."""
-    resized = cv2.resize(np.moveaxis(scores, 0, -1), (side, side), interpolation=cv2.INTER_LINEAR)
-    return resized.argmax(-1).astype(np.uint8)
+    return [likeliest(vote, params.resolution) for vote in votes]
 
 
 def occlusion(classes: np.ndarray, camera: np.ndarray) -> float:

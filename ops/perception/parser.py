@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from models.parser import Parser
 from ops.curate.crop import crop_quad, square_quad
+from ops.perception.voting import likeliest
 from ops.store import pictures
 from ops.store.parsing import CLASSES, mirrored_classes
 
@@ -77,5 +77,4 @@ def _look(crop: np.ndarray, network: torch.nn.Module, side: int) -> torch.Tensor
 
 def parse(crop: np.ndarray, network: Parser) -> np.ndarray:
     """(S, S) uint8 class numbers of a crop (S, S, 3), the likeliest in the mean of class_scores."""
-    scores = np.moveaxis(class_scores(crop, network).mean(0), 0, -1)
-    return cv2.resize(scores, crop.shape[1::-1], interpolation=cv2.INTER_LINEAR).argmax(-1).astype(np.uint8)
+    return likeliest(class_scores(crop, network).mean(0), len(crop))

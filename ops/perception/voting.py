@@ -1,4 +1,4 @@
-"""One parsing from the votes of several parsers, and the cleaning of what is too small to be true."""
+"""One parsing from the scores of several parsers: their votes, the majority, and what is too small to be true."""
 
 from __future__ import annotations
 
@@ -11,6 +11,25 @@ from scipy import ndimage
 from ops.store.parsing import CLASSES
 
 
+def likeliest(scores: np.ndarray, side: int) -> np.ndarray:
+    """The class of the highest score in each pixel, once the scores are enlarged: so borders stay smooth.
+
+    Args:
+        scores: (C, H, W) float32; of equals, the first class counts.
+        side: of the result.
+
+    Returns:
+        (side, side) uint8.
+    """
+    least = scores.mean(0).min()  # the best of a pixel is nowhere below, so classes that stay below are out
+    best, classes = np.full((side, side), -np.inf, np.float32), np.zeros((side, side), np.uint8)
+    for number in np.flatnonzero(scores.max((1, 2)) >= least):
+        score = cv2.resize(scores[number], (side, side), interpolation=cv2.INTER_LINEAR)
+        np.copyto(classes, np.uint8(number), where=score > best)
+        np.maximum(best, score, out=best)
+    return classes
+
+
 def majority(votes: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
     """The class that most parsers name, pixel by pixel; of equally many, the one that the earliest of them names.
 
@@ -21,7 +40,7 @@ def majority(votes: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
         (H, W) uint8, and the disagreement: the mean share of parsers that named another class, in [0, 1].
     """
     stack = np.stack(votes)
-    support = np.stack([(stack == vote).sum(0) for vote in votes])
+    support = np.stack([(stack == vote).sum(0, dtype=np.uint8) for vote in votes])
     winner = support.argmax(0)  # the first of equals
     result = np.take_along_axis(stack, winner[None], 0)[0]
     return result.astype(np.uint8), float(1 - support.max(0).mean() / len(votes))
@@ -37,13 +56,23 @@ def cleaned(classes: np.ndarray, smallest: float) -> np.ndarray:
     least = smallest * classes.size
     doubtful = np.zeros(classes.shape, bool)
     for number in np.unique(classes):
-        _, patches, stats, _ = cv2.connectedComponentsWithStats((classes == number).astype(np.uint8), connectivity=4)
-        small = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] < least)
-        doubtful |= np.isin(patches, small[small > 0])
+        mask = (classes == number).view(np.uint8)
+        x, y, width, height = cv2.boundingRect(mask)
+        place = np.s_[y : y + height, x : x + width]
+        _, patches, stats, _ = cv2.connectedComponentsWithStats(mask[place], connectivity=4)
+        small = stats[:, cv2.CC_STAT_AREA] < least
+        small[0] = False  # what is not of the class
+        if small.any():
+            doubtful[place] |= small[patches]
     if doubtful.all() or not doubtful.any():
         return classes
-    nearest = ndimage.distance_transform_edt(doubtful, return_distances=False, return_indices=True)
-    return classes[tuple(nearest)]
+    # Outside the box of all that is doubtful everything is sure, so what is nearest lies at most a pixel beside it.
+    x, y, width, height = cv2.boundingRect(doubtful.view(np.uint8))
+    place = np.s_[max(y - 1, 0) : y + height + 1, max(x - 1, 0) : x + width + 1]
+    nearest = ndimage.distance_transform_edt(doubtful[place], return_distances=False, return_indices=True)
+    result = classes.copy()
+    result[place] = classes[place][tuple(nearest)]
+    return result
 
 
 def shares(classes: np.ndarray) -> np.ndarray:

@@ -1,12 +1,14 @@
 """Votes, ties, disagreement and cleaning; parsing of mirrored crops."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from models.parser import Parser, ParserConfig
 from ops.perception.parser import FACE, class_scores, face_place, parse
-from ops.perception.voting import cleaned, majority, shares
+from ops.perception.voting import cleaned, likeliest, majority, shares
 from ops.store.parsing import CLASSES, mirrored_classes
 
 RNG = np.random.default_rng(0)
@@ -100,3 +102,25 @@ def test_the_window_about_a_face_stays_in_the_crop():
     np.testing.assert_allclose(face_place(share, 0.2), [0.2, 0.25])
     np.testing.assert_allclose(face_place(share, 0.5), [0.25, 0.25])
     assert len(FACE) == 10
+
+
+def test_enlarged_scores_are_those_of_all_classes_at_once():
+    for sharpness in (1.0, 30.0):  # of sharp ones most classes are nowhere near
+        scores = torch.softmax(sharpness * torch.from_numpy(RNG.normal(size=(19, 12, 12))).float(), 0).numpy()
+        resized = cv2.resize(np.moveaxis(scores, 0, -1), (40, 40), interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_array_equal(likeliest(scores, 40), resized.argmax(-1))
+        np.testing.assert_array_equal(likeliest(scores - 5, 40), resized.argmax(-1))
+
+
+def test_cleaning_the_part_that_is_doubtful_is_cleaning_the_whole():
+    for cells in (5, 20, 60):
+        classes = cv2.resize(RNG.integers(0, 6, (cells, cells)).astype(np.uint8), (60, 60), fx=0, fy=0, interpolation=0)
+        sizes = np.zeros(classes.shape)
+        for number in range(6):
+            patches, _ = ndimage.label(classes == number)
+            sizes += np.where(classes == number, np.bincount(patches.ravel())[patches], 0)
+        doubtful = sizes < 0.01 * classes.size
+        nearest = ndimage.distance_transform_edt(doubtful, return_distances=False, return_indices=True)
+        whole = classes if doubtful.all() else classes[tuple(nearest)]
+        np.testing.assert_array_equal(cleaned(classes, 0.01), whole)
+        assert doubtful.any() == (cells > 5)
