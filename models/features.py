@@ -143,7 +143,7 @@ class _Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.conv2d(x, self.weight, self.bias, self.stride, self.weight.shape[-1] // 2, groups=self.groups)
-        return x if self.linear else F.relu6(x)
+        return x if self.linear else F.relu6(x, inplace=not x.requires_grad)
 
 
 class _Bottleneck(nn.Module):

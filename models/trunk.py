@@ -71,7 +71,8 @@ class OnTrunk(nn.Module):
 
     def features(self, window: Tensor) -> Tensor:
         """(N, 3, side, side) windows in [-1, 1] to (N, 96, side / 16, side / 16) of the frozen layers."""
-        return self.trunk(((window + 1) / 2 - self.mean) / self.deviation)
+        seen = ((window + 1) / 2 - self.mean) / self.deviation
+        return self.trunk(seen.contiguous(memory_format=torch.channels_last))  # half the time on the CPU
 
     @torch.no_grad()
     def normalise(self, features: Tensor) -> None:

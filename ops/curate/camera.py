@@ -16,16 +16,13 @@ from typing import Literal
 import cv2
 import numpy as np
 import pyarrow as pa
-import torch
 from pydantic import Field
 
-from models import camera as geometry
-from ops.curate import review
+from ops.curate import poses, review
 from ops.curate.crop import from_crop, quad_side, to_crop
 from ops.curate.labelling import Sample, finish, keep, label_shards, reject
 from ops.curate.sheets import draw_points
 from ops.perception.facemesh import canonical_points
-from ops.perception.tddfa import face_rotation
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
 from ops.runtime.weights import require
@@ -36,7 +33,7 @@ SCHEMA = tables.schema(
     *(pa.field(name, pa.float32()) for name in ("yaw", "pitch", "roll", "residual", "distance")),
 )
 EYE_CORNERS = (33, 263)  # the outer ones: the residual is in per cent of their distance
-CROP_FOCAL = geometry.FFHQ_FOCAL / 1.229  # FFHQ's square is 1.229 times as wide as EG3D's crop of the same face
+CROP_FOCAL = poses.FFHQ_FOCAL / 1.229  # FFHQ's square is 1.229 times as wide as EG3D's crop of the same face
 
 
 class CameraParams(Params):
@@ -73,10 +70,11 @@ def solve_camera(crop_points: np.ndarray, focal: float = CROP_FOCAL) -> tuple[np
         (4, 4) camera-to-world, and the root mean square distance in per cent of the outer eye distance.
     """
     world, found, corners = _pairs(crop_points)
-    k = geometry.intrinsics(focal).double().numpy()
     start_turn, _ = cv2.Rodrigues(np.diag([1.0, -1.0, -1.0]))  # a camera right in front
-    start_shift = np.array([[0.0], [0.0], [geometry.FFHQ_RADIUS]])
-    _, turn, shift = cv2.solvePnP(world, found, k, None, start_turn, start_shift, True, cv2.SOLVEPNP_ITERATIVE)
+    start_shift = np.array([[0.0], [0.0], [poses.FFHQ_RADIUS]])
+    _, turn, shift = cv2.solvePnP(
+        world, found, poses.intrinsics(focal), None, start_turn, start_shift, True, cv2.SOLVEPNP_ITERATIVE
+    )
     rotation, _ = cv2.Rodrigues(turn)
     return _pose(rotation.T, shift.ravel()), _residual(world @ rotation.T + shift.ravel(), found, focal, corners)
 
@@ -126,23 +124,20 @@ def _residual(seen: np.ndarray, found: np.ndarray, focal: float, corners: tuple[
 
 def angles(pose: np.ndarray) -> tuple[float, float, float]:
     """(yaw, pitch, roll) of a camera-to-world pose in degrees: azimuth, elevation, turn about the viewing axis."""
-    turned = torch.from_numpy(pose)
-    forward = turned[:3, 2]
-    azimuth, elevation = torch.atan2(-forward[0], -forward[2]), torch.asin((-forward[1]).clamp(-1, 1))
-    upright = geometry.look_at(turned[:3, 3], turned[:3, 3] + forward)[:3, :3]
-    twist = upright.T @ turned[:3, :3]
-    roll = torch.atan2(twist[1, 0], twist[0, 0])
-    return tuple(float(torch.rad2deg(value)) for value in (azimuth, elevation, roll))  # type: ignore[return-value]
+    forward = pose[:3, 2]
+    azimuth, elevation = np.arctan2(-forward[0], -forward[2]), np.arcsin(np.clip(-forward[1], -1, 1))
+    upright = poses.look_at(pose[:3, 3], pose[:3, 3] + forward)[:3, :3]
+    twist = upright.T @ pose[:3, :3]
+    roll = np.arctan2(twist[1, 0], twist[0, 0])
+    return float(np.rad2deg(azimuth)), float(np.rad2deg(elevation)), float(np.rad2deg(roll))
 
 
 def label_of(pose: np.ndarray, radius: str, focal: float = CROP_FOCAL) -> np.ndarray:
     """(25,) label of a pose, its distance to the origin renormalised unless ``radius`` is ``measured``."""
     pose = pose.copy()
     if radius == "fixed":
-        pose[:3, 3] *= geometry.FFHQ_RADIUS / np.linalg.norm(pose[:3, 3])
-    packed = geometry.pack_label(torch.from_numpy(pose), geometry.intrinsics(focal).double())
-    geometry.check_label(packed)
-    return packed.numpy()
+        pose[:3, 3] *= poses.FFHQ_RADIUS / np.linalg.norm(pose[:3, 3])
+    return poses.pack(pose, poses.intrinsics(focal))
 
 
 def label(samples: Iterator[Sample], params: CameraParams) -> Iterable[dict[str, object]]:
@@ -170,6 +165,8 @@ def label(samples: Iterator[Sample], params: CameraParams) -> Iterable[dict[str,
 def _by_tddfa(sample: Sample, points: np.ndarray, quad: np.ndarray) -> np.ndarray:
     """(3, 3) camera-to-world of a crop; the network knows faces from the brows to the chin, in the upright picture."""
     below = points if len(points) == 68 else points[[*OF_68.values(), *JAW]]
+    from ops.perception.tddfa import face_rotation  # the user's: not loaded where it is not asked for
+
     rotation = face_rotation(sample.decode(), below, require("tddfa_v2"), require("tddfa_v2_statistics"))
     lean = np.eye(3)
     lean[:2, :2] = np.stack([quad[3] - quad[0], quad[1] - quad[0]], axis=1) / quad_side(quad)
@@ -191,15 +188,14 @@ def _why_not(params: CameraParams, yaw: float, pitch: float, roll: float, residu
 @stage("camera", CameraParams)
 def main(s: Stage[CameraParams], raw: Path, aligned: Path, landmarks: Path, out: Path) -> None:
     """Find the 25-value camera label of each crop, from its landmarks."""
-    code = ["ops.curate.crop", "ops.perception.tddfa", "models.camera"]
+    code = ["ops.curate.crop", "ops.curate.poses", "ops.perception.tddfa"]
     table = label_shards(s, raw, aligned, label, SCHEMA, joined=[landmarks], code=code)
     decisions = review.read()
     table = table.map(partial(review.apply, decisions=decisions))
 
     def draw(image: np.ndarray, row: dict[str, object]) -> np.ndarray:
-        camera = torch.tensor(row["camera"], dtype=torch.float64)[None]
-        uv, _ = geometry.project(camera, torch.tensor(canonical_points())[None])
-        return draw_points(image, from_crop(uv[0].numpy(), np.array(row["quad"]).reshape(4, 2)), (80, 160, 255))
+        places = poses.project(np.array(row["camera"]), canonical_points())
+        return draw_points(image, from_crop(places, np.array(row["quad"]).reshape(4, 2)), (80, 160, 255))
 
     finish(s, table, raw, out, draw, lambda row: f"yaw {row['yaw']:+.0f} ({row['residual']:.1f} %)", [aligned])
     kept = tables.kept(tables.read(out, [*tables.NAMES, "residual", "distance"]))

@@ -11,35 +11,25 @@ stands a quarter of a side off the head's middle when it is turned by 45 degrees
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from pydantic import Field
 
-from models import camera as geometry
 from ops.curate import review
-from ops.curate.camera import CROP_FOCAL, angles, label_of
-from ops.curate.crop import from_crop, outside_share, quad_side, square_quad
-from ops.curate.labelling import Sample, finish, keep, label_shards, reject
+from ops.curate.crop import outside_share, quad_side
+from ops.curate.labelling import Sample, finish, label_shards
+from ops.curate.poses import rotation_angle
 from ops.curate.sheets import draw_polygon
-from ops.perception.headpose import Head, look, rotation_angle
-from ops.perception.trained import headpose
-from ops.perception.whenet import turned_head
-from ops.perception.yolo import head_boxes, square_of_box
+from ops.curate.squares import VIEWS, Square, Step, camera_of, mean_step, square_of_face, view_of
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
-from ops.runtime.weights import require
 from ops.store import tables
-from ops.store.tables import head_id, picture_of
 
-VIEWS = ("front", "side", "back")
 _NUMBERS = ("crop_size", "yaw", "pitch", "roll", "presence", "flip_error", "disagreement", "outside")
 SCHEMA = tables.schema(
     pa.field("box", pa.list_(pa.float32())),
@@ -80,176 +70,11 @@ class HeadsParams(Params):
     scale: float = Field(1.0, gt=0, description="of the square; the focal length shrinks with it")  # eq. 8 and FFHQ
 
 
-@dataclass(frozen=True)
-class Square:
-    """A head as both ways describe it: centre (2,) and side in pixels; lean in the picture and camera in degrees."""
-
-    centre: np.ndarray
-    side: float
-    roll: float
-    yaw: float
-    pitch: float
-
-    @property
-    def quad(self) -> np.ndarray:
-        """(4, 2) corners."""
-        return square_quad(self.centre, self.side, np.deg2rad(self.roll))
-
-    @property
-    def down(self) -> np.ndarray:
-        """(2,) unit vector from the crown to the chin in the picture."""
-        lean = np.deg2rad(self.roll)
-        return np.array([-np.sin(lean), np.cos(lean)])
-
-    @property
-    def rotation(self) -> np.ndarray:
-        """(3, 3) camera-to-world in the picture, lean included."""
-        yaw, pitch, roll = (torch.tensor(np.deg2rad(v)) for v in (self.yaw, self.pitch, -self.roll))
-        return geometry.pose_on_sphere(yaw, pitch, roll=roll)[:3, :3].numpy()
-
-
-@dataclass(frozen=True)
-class Step:
-    """The mean similarity from the network's squares to the true ones: a factor, and a shift down in sides.
-
-    A mirrored picture must get the mirrored square, so there is no shift to the side and no turn.
-    """
-
-    scale: float = 1.0
-    down: float = 0.0
-
-    def __call__(self, square: Square) -> Square:
-        shift = self.down * square.side * square.down
-        return Square(square.centre + shift, square.side * self.scale, square.roll, square.yaw, square.pitch)
-
-
-def mean_step(pairs: Iterable[tuple[Square, Square]]) -> Step:
-    """The mean step from the first squares to the second, to a hundredth; none without pairs.
-
-    Rounded, so that a few new pictures do not move the squares of all others, whose later labels then stand.
-    """
-    steps = [
-        (np.log(true.side / seen.side), (true.centre - seen.centre) @ seen.down / seen.side) for seen, true in pairs
-    ]
-    if not steps:
-        return Step()
-    scale, down = np.mean(steps, axis=0)
-    return Step(round(float(np.exp(scale)), 2), round(float(down), 2))
-
-
-def square_of_face(quad: np.ndarray, camera: np.ndarray, distance: float) -> Square:
-    """The head's square from a face's.
-
-    Args:
-        quad: (4, 2) FFHQ's square; camera: (25,) its label, at any distance; distance: the one measured.
-    """
-    pose, focal = camera[:16].reshape(4, 4).astype(np.float64), float(camera[16])
-    eye = pose[:3, 3] / np.linalg.norm(pose[:3, 3])
-    x, y, z = -distance * eye @ pose[:3, :3]
-    centre = from_crop(np.array([x, y]) * focal / z + 0.5, quad)
-    # Turn the camera straight to the head; what roll is left is how the head leans in FFHQ's square.
-    towards = geometry.look_at(torch.from_numpy(eye), torch.zeros(3, dtype=torch.float64)).numpy()
-    turned = pose.copy()
-    turned[:3, :3] = _shortest(pose[:3, 2], -eye) @ pose[:3, :3]
-    _, _, roll = angles(turned)
-    yaw, pitch, _ = angles(towards)
-    across = quad[3] - quad[0]
-    lean = np.rad2deg(np.arctan2(across[1], across[0])) - roll
-    return Square(centre, quad_side(quad) * geometry.FFHQ_RADIUS / z, float(lean), yaw, pitch)
-
-
-def _shortest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(3, 3) the smallest rotation that takes unit vector a to b."""
-    v, c = np.cross(a, b), float(a @ b)
-    k = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
-    return np.eye(3) + k + k @ k / (1 + c)
-
-
-def camera_of(square: Square, scale: float) -> np.ndarray:
-    """(25,) label of a square's crop: on the sphere of 2.7, looking at the head's centre, upright (eq. 8 and 9)."""
-    yaw, pitch = (torch.tensor(np.deg2rad(v), dtype=torch.float64) for v in (square.yaw, square.pitch))
-    return label_of(geometry.pose_on_sphere(yaw, pitch).numpy(), "fixed", CROP_FOCAL / scale)
-
-
-def view_of(yaw: float) -> str:
-    """front, side or back: 90 degrees each for front and back (WildHead.DatProc), both sides are one."""
-    return VIEWS[int(abs(yaw) > 45) + int(abs(yaw) > 135)]
-
-
 def see(samples: Iterator[Sample], params: HeadsParams, network: Path) -> Iterable[dict[str, Any]]:
-    """One row a head, as the network sees it: those of the stage ``detect``, or all that the user's boxes are about."""
-    for key, some in groupby(samples, key=lambda sample: picture_of(sample.id)):
-        heads = list(some)
-        image = heads[0].decode()
-        if params.boxes == "yolo":
-            boxes = [box for box, _ in head_boxes(image, require("yolo_head"))]
-            for sample, box, count in _boxed(key, heads, boxes, params):
-                if box is None:
-                    yield reject(sample, "no_head", faces=count)
-                else:
-                    yield _seen(sample, image, count, square_quad(*square_of_box(box)), network, params)
-            continue
-        for sample in heads:
-            row, start = sample.row, None
-            if row["faces"]:
-                low, high = _corners(row)
-                start = square_quad((low + high) / 2, float((high - low).max()) * FACE_TO_WINDOW)
-            yield _seen(sample, image, row["faces"], start, network, params)
+    """One row a head, as the network sees it."""
+    from ops.curate.seeing import heads_of  # takes torch, which what comes after has no use for
 
-
-def _boxed(
-    key: str, heads: list[Sample], boxes: list[np.ndarray], params: HeadsParams
-) -> Iterator[tuple[Sample, np.ndarray | None, int]]:
-    """Samples with the boxes that are theirs and the number of heads that count; None where there is none.
-
-    A face takes the largest box about its middle. Of a picture with one sample the largest box is that sample's. What
-    boxes are left are heads without a face, and get new numbers, if all are wanted.
-    """
-    areas = [float(np.prod(box[2:] - box[:2])) for box in boxes]
-    left = [box for box, area in zip(boxes, areas) if area >= params.several_share * areas[0]]
-    count = len(left)
-    for sample in heads:
-        box = next((box for box in left if len(heads) == 1 or _inside(sample.row, box)), None)
-        left = [other for other in left if other is not box]
-        yield sample, box, count
-    if params.several == "all":
-        for number, box in enumerate(left, start=len(heads) + 1):
-            yield replace(heads[0], id=head_id(key, number)), box, count
-
-
-def _corners(row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([row["x0"], row["y0"]]), np.array([row["x1"], row["y1"]])
-
-
-def _inside(row: dict[str, Any], box: np.ndarray) -> bool:
-    middle = np.mean(_corners(row), axis=0)
-    return bool((box[:2] <= middle).all() and (middle <= box[2:]).all())
-
-
-def _seen(
-    sample: Sample, image: np.ndarray, heads: int, start: np.ndarray | None, network: Path, params: HeadsParams
-) -> dict[str, Any]:
-    head = look(image, headpose(network), start)
-    if params.angles == "whenet":
-        head = turned_head(image, head, require("whenet"))
-    return keep(
-        sample,
-        **{f"seen_{name}": float(value) for name, value in _numbers(head).items()},
-        presence=head.presence,
-        flip_error=head.flip_error,
-        faces=heads,
-        width=sample.row["width"],
-        height=sample.row["height"],
-        box=[*(head.centre - head.side / 2), *(head.centre + head.side / 2)],
-    )
-
-
-FACE_TO_WINDOW = 2.5  # BlazeFace's box holds the face alone; unpublished: our choice
-
-
-def _numbers(head: Head) -> dict[str, float]:
-    x, y = head.centre
-    return {"x": x, "y": y, "side": head.side, "roll": head.roll, "yaw": head.azimuth, "pitch": head.elevation}
+    yield from heads_of(samples, params, network)
 
 
 def decide(
@@ -339,13 +164,15 @@ def main(
 ) -> None:
     """Place the square around each head and find its camera, from whatever side it is seen."""
     code = [
+        "ops.curate.seeing",
+        "ops.curate.poses",
         "ops.perception.headpose",
         "ops.perception.whenet",
         "ops.perception.yolo",
         "ops.curate.crop",
         "models.headpose",
         "models.features",
-        "models.camera",
+        "models.trunk",
     ]
     seen = label_shards(
         s,

@@ -14,7 +14,6 @@ from pydantic import Field
 from ops.curate.labelling import Sample, finish, keep, label_shards, reject
 from ops.curate.sheets import draw_points
 from ops.perception.facemesh import landmarks, landmarks_twice, region_of_face, region_of_landmarks
-from ops.perception.fan import fan, fan_landmarks
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
 from ops.store import tables
@@ -58,6 +57,8 @@ def label(samples: Iterator[Sample], params: LandmarksParams, weights: Path) -> 
             points, score = find_landmarks(sample.decode(), box, keypoints, weights, params.refinements)
             least = params.min_score
         else:
+            from ops.perception.fan import fan, fan_landmarks  # takes torch, which is slow to load
+
             points, score = fan_landmarks(sample.decode(), box, fan(params.backend))
             least = params.min_peak
         columns = {"points": points.ravel().tolist(), "score": score}

@@ -10,18 +10,14 @@ from typing import Literal
 import cv2
 import numpy as np
 import pyarrow as pa
-import torch
 from pydantic import Field, field_validator
 
-from models import camera as geometry
+from ops.curate import poses
 from ops.curate.crop import crop_quad
 from ops.curate.labelling import FILES, Sample, finish, keep, label_shards, reject
-from ops.perception import deeplab
 from ops.perception.facemesh import canonical_points
 from ops.perception.onnx import IMAGENET, onnx_network
-from ops.perception.parser import class_scores
 from ops.perception.selfie import person_mask
-from ops.perception.trained import parser
 from ops.perception.voting import cleaned, likeliest, majority, shares
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
@@ -94,6 +90,9 @@ def votes_of(crop: np.ndarray, params: ParseParams, network: Path) -> list[np.nd
     The embedded parser has one vote beside others. Alone it votes thrice: for the crop, for its mirror image, and for
     the mean of both, so that the disagreement says how sure it is.
     """
+    from ops.perception.parser import class_scores  # takes torch, which the stage itself has no use for
+    from ops.perception.trained import parser
+
     votes = [voter.vote(crop) for voter in params.voters]
     if params.embedded or not votes:
         scores = class_scores(crop, parser(network))
@@ -104,9 +103,8 @@ def votes_of(crop: np.ndarray, params: ParseParams, network: Path) -> list[np.nd
 def occlusion(classes: np.ndarray, camera: np.ndarray) -> float:
     """The share of the mean face's outline, seen by a camera (25,), where the parsing sees no face."""
     side = classes.shape[0]
-    points = torch.tensor(canonical_points(), dtype=torch.float32)[None]
-    uv, _ = geometry.project(torch.from_numpy(camera).float()[None], points)
-    outline = cv2.convexHull((uv[0].numpy() * side).astype(np.float32)).astype(np.int32)
+    places = poses.project(camera, canonical_points())
+    outline = cv2.convexHull((places * side).astype(np.float32)).astype(np.int32)
     face = cv2.fillConvexPoly(np.zeros(classes.shape, np.uint8), outline, 1).astype(bool)
     return float(np.isin(classes[face], _STRANGE).mean()) if face.any() else 1.0
 
@@ -122,6 +120,8 @@ def label(samples: Iterator[Sample], params: ParseParams, weights: Path, network
         if params.mask == "selfie":
             mask = person_mask(crop, weights, params.resolution)
         elif params.mask == "deeplabv3":
+            from ops.perception import deeplab
+
             mask = deeplab.person_mask(crop, require("deeplabv3"), params.mask_side, params.resolution)
         columns = {
             "mask_ratio": float(mask.mean() / 255),
@@ -152,6 +152,7 @@ def main(
     """Name what each pixel of each head shows, and which pixels are the person."""
     code = [
         "ops.curate.crop",
+        "ops.curate.poses",
         "ops.perception.parser",
         "ops.perception.voting",
         "ops.perception.selfie",

@@ -15,16 +15,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from models.camera import pack_label, pose_on_sphere, unpack_label
 from ops.runtime.errors import LineamentError
 from ops.runtime.publish import publish
 from ops.store import tables
+
+if TYPE_CHECKING:
+    import torch
 
 LIST = Path("data/review.csv")
 COLUMNS = ("id", "decision", "yaw", "pitch", "roll", "note", "date")
@@ -138,6 +139,9 @@ def apply(
 
 def turned(camera: list[float], one: Decision) -> torch.Tensor:
     """(25,) label with the decided angles; the head stays where it is in the picture, and as far away."""
+    import torch  # few lists correct a pose, and torch takes long to load
+
+    from models.camera import pack_label, pose_on_sphere, unpack_label
     from ops.curate.camera import angles  # that stage applies these decisions, so it imports this module
 
     pose, intrinsics = unpack_label(torch.tensor(camera, dtype=torch.float64))

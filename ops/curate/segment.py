@@ -13,7 +13,6 @@ from pydantic import Field
 
 from ops.curate.crop import crop_quad
 from ops.curate.labelling import FILES, Sample, finish, keep, label_shards, reject
-from ops.perception import deeplab
 from ops.perception.selfie import person_mask
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
@@ -38,6 +37,8 @@ def label(samples: Iterator[Sample], params: SegmentParams, weights: Path) -> It
     for sample in samples:
         image, quad = sample.decode(), np.array(sample.row["quad"]).reshape(4, 2)
         if params.mask == "deeplabv3":
+            from ops.perception import deeplab  # the user's: not loaded where it is not asked for
+
             crop = crop_quad(image, quad, params.mask_side)
             mask = deeplab.person_mask(crop, require("deeplabv3"), params.mask_side, params.resolution)
         else:

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from scipy.special import expit
 
-from ops.perception.networks import network
+from ops.perception.networks import network, sigmoid
 
 POINTS = ("right_eye", "left_eye", "nose", "mouth", "right_ear", "left_ear")  # the subject's right and left
 _GRIDS = {"blazeface_full_range": ((48, 1),), "blazeface_short_range": ((16, 2), (8, 6))}
@@ -72,7 +71,7 @@ def detect(image: np.ndarray, weights: Path, name: str, min_score: float, max_ov
     top, left = (net.side - small.shape[0]) // 2, (net.side - small.shape[1]) // 2
     square[top : top + small.shape[0], left : left + small.shape[1]] = small / 127.5 - 1
     regressors, logits = sorted(net(square), key=lambda output: -output.shape[-1])
-    scores = expit(logits[:, 0])
+    scores = sigmoid(logits[:, 0])
     chosen = np.flatnonzero(scores >= min_score)
     if not len(chosen):
         return []

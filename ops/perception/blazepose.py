@@ -14,10 +14,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from scipy.special import expit
 
 from ops.perception.facemesh import Region
-from ops.perception.networks import network
+from ops.perception.networks import network, sigmoid
 
 COUNT = 33
 NAMES = ("left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow")  # the subject's sides
@@ -73,7 +72,7 @@ def find_body(
     to_input = np.array([[1.0, 0, offset[0]], [0, 1, offset[1]]]) * net.side / side
     small = cv2.warpAffine(image, to_input, (net.side, net.side), flags=cv2.INTER_AREA)
     regressors, logits = sorted(net(small.astype(np.float32) / 127.5 - 1), key=lambda output: -output.shape[-1])
-    scores = expit(logits[:, 0])
+    scores = sigmoid(logits[:, 0])
     if face is not None:
         faces = (regressors[:, :2] / net.side + _centres()) * side - offset
         scores = np.where(np.hypot(*(faces - face[0]).T) <= face[1], scores, 0)
@@ -106,7 +105,7 @@ def find_points(image: np.ndarray, region: Region, weights: Path) -> Pose:
     points = flat[:, :2].astype(np.float64) / net.side @ region.matrix[:, :2].T + region.matrix[:, 2]
     turn = region.matrix[:, :2] / region.side
     world[:, :2] = world[:, :2] @ turn.T
-    return Pose(points, world, expit(flat[:, 3].astype(np.float64)), float(outputs[1].reshape(-1)[0]))
+    return Pose(points, world, sigmoid(flat[:, 3].astype(np.float64)), float(outputs[1].reshape(-1)[0]))
 
 
 def find_points_twice(image: np.ndarray, region: Region, weights: Path) -> Pose:

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.special import expit
 
-from ops.perception.networks import network
+from ops.perception.networks import network, sigmoid
 
 COUNT = 468
 RIGHT_EYE = (33, 133)  # outer and inner corner of the subject's right eye
@@ -58,6 +56,8 @@ def region_of_landmarks(points: np.ndarray) -> Region:
 
 def mirror_pairs(points: np.ndarray) -> np.ndarray:
     """(468,) index of each landmark's mirror image, found from points (468, 3) of a symmetric face themselves."""
+    from scipy.optimize import linear_sum_assignment  # takes long to load, and few stages ask
+
     cost = np.linalg.norm(points[:, None] - (points * [-1, 1, 1])[None], axis=-1)
     return linear_sum_assignment(cost + cost.T)[1]
 
@@ -118,4 +118,4 @@ def landmarks(image: np.ndarray, region: Region, weights: Path) -> tuple[np.ndar
     unit = outputs[0].reshape(COUNT, 3) / net.side
     flat = unit[:, :2] @ region.matrix[:, :2].T + region.matrix[:, 2]
     points = np.concatenate([flat, unit[:, 2:] * region.side], axis=1).astype(np.float32)
-    return points, float(expit(outputs[1].reshape(-1)[0]))
+    return points, float(sigmoid(outputs[1].reshape(-1)[0]))

@@ -8,14 +8,16 @@ how far the two were apart says how sure the label is (SphereHead App. 0.B vets 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from models.camera import pose_on_sphere
 from models.headpose import HeadPose
 from ops.curate.crop import crop_quad, square_quad
+from ops.curate.poses import on_sphere, rotation_angle
 
 ZOOM = 1.3  # side of a window by that of the head's square; unpublished: our choice
 MIRROR = np.array([1, -1, 1, 1, -1, 1, 1, -1], np.float32)  # an answer times this is the mirrored window's
@@ -48,23 +50,32 @@ class Head:
 
 
 def look(image: np.ndarray, network: HeadPose, start: np.ndarray | None = None, looks: int = LOOKS) -> Head:
-    """Find the head in a picture.
+    """Find the head in a picture; see look_together."""
+    return look_together([(image, start)], network, looks)[0]
+
+
+def look_together(
+    pictures: Sequence[tuple[np.ndarray, np.ndarray | None]], network: HeadPose, looks: int = LOOKS
+) -> list[Head]:
+    """Find one head in each of some pictures; together they take half the time that they take one by one.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        pictures: (H, W, 3) uint8 RGB each, with the (4, 2) window of the first look; where that is None, squares over
+            the whole picture, of which the one with the likeliest head counts.
         network: in evaluation mode.
-        start: (4, 2) window of the first look; squares over the whole picture if not given, of which the one with the
-            likeliest head counts.
         looks: how often to look.
 
     Returns:
-        the head, wherever it is likeliest; ``presence`` says how likely.
+        the head of each, wherever it is likeliest; ``presence`` says how likely.
     """
-    quads = [start] if start is not None else first_windows(*image.shape[1::-1])
-    head = max((_see(image, network, quad) for quad in quads), key=lambda h: h.presence)
+    starts = [first_windows(*image.shape[1::-1]) if start is None else [start] for image, start in pictures]
+    images = [image for image, _ in pictures]
+    first = iter(_see([(image, quad) for image, quads in zip(images, starts) for quad in quads], network))
+    heads = [max((next(first) for _ in quads), key=lambda head: head.presence) for quads in starts]
     for _ in range(looks - 1):
-        head = _see(image, network, square_quad(head.centre, head.side * ZOOM, np.deg2rad(head.roll)))
-    return head
+        quads = [square_quad(head.centre, head.side * ZOOM, np.deg2rad(head.roll)) for head in heads]
+        heads = _see(list(zip(images, quads)), network)
+    return heads
 
 
 def first_windows(width: int, height: int) -> list[np.ndarray]:
@@ -78,13 +89,18 @@ def first_windows(width: int, height: int) -> list[np.ndarray]:
     return squares
 
 
-def _see(image: np.ndarray, network: HeadPose, quad: np.ndarray) -> Head:
-    """One look through a window, and one through its mirror image."""
-    crop = crop_quad(image, quad, network.config.side)
-    pair = torch.from_numpy(np.stack([crop, crop[:, ::-1]])).permute(0, 3, 1, 2).float() / 127.5 - 1
+def _see(windows: list[tuple[np.ndarray, np.ndarray]], network: HeadPose) -> list[Head]:
+    """One look through each window (picture, corners), and one through its mirror image."""
+    crops = [crop_quad(image, quad, network.config.side) for image, quad in windows]
+    pairs = np.stack([view for crop in crops for view in (crop, crop[:, ::-1])])
     with torch.inference_mode():
-        answers = network(pair)
-    seen = answers.double().numpy() * np.stack([np.ones(8), MIRROR])
+        answers = network(torch.from_numpy(pairs).permute(0, 3, 1, 2).float() / 127.5 - 1)
+    seen = answers.double().numpy().reshape(len(windows), 2, 8) * np.stack([np.ones(8), MIRROR])
+    return [_head(quad, pair) for (_, quad), pair in zip(windows, seen)]
+
+
+def _head(quad: np.ndarray, seen: np.ndarray) -> Head:
+    """What two answers (2, 8), the second one turned back from the mirror, say of a window."""
     presence, x, y, size, sin, cos, elevation, roll = seen.mean(0)
     across, down = quad[3] - quad[0], quad[1] - quad[0]
     side = float(np.hypot(*across))
@@ -100,10 +116,5 @@ def _see(image: np.ndarray, network: HeadPose, quad: np.ndarray) -> Head:
 
 
 def _rotation(answer: np.ndarray) -> np.ndarray:
-    _, _, _, _, sin, cos, elevation, roll = torch.from_numpy(answer)
-    return pose_on_sphere(torch.atan2(sin, cos), elevation, roll=-roll)[:3, :3].numpy()
-
-
-def rotation_angle(a: np.ndarray, b: np.ndarray) -> float:
-    """Degrees between two (3, 3) rotations."""
-    return float(np.rad2deg(np.arccos(np.clip((np.trace(a.T @ b) - 1) / 2, -1, 1))))
+    _, _, _, _, sin, cos, elevation, roll = answer.tolist()
+    return on_sphere(math.atan2(sin, cos), elevation, roll=-roll)[:3, :3]

@@ -10,6 +10,11 @@ import numpy as np
 from ops.runtime.weights import require
 
 
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Logits to probabilities, of the same type and shape."""
+    return 0.5 + 0.5 * np.tanh(0.5 * logits)  # overflows nowhere
+
+
 class Network:
     """A network with one picture in and some tensors out."""
 

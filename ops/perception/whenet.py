@@ -11,12 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy.special import softmax
 
-from models.camera import pose_on_sphere
 from ops.curate.crop import crop_quad, square_quad
-from ops.perception.headpose import LOOKS, ZOOM, Head, rotation_angle
+from ops.curate.poses import on_sphere, rotation_angle
+from ops.perception.headpose import LOOKS, ZOOM, Head
 from ops.perception.onnx import IMAGENET, onnx_network
 from ops.runtime.errors import LineamentError
 
@@ -71,5 +70,5 @@ def angles(crop: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _rotation(seen: np.ndarray) -> np.ndarray:
-    yaw, pitch, roll = (torch.tensor(np.deg2rad(float(v))) for v in seen)
-    return pose_on_sphere(yaw, -pitch, roll=-roll)[:3, :3].numpy()
+    yaw, pitch, roll = np.deg2rad(seen).tolist()
+    return on_sphere(yaw, -pitch, roll=-roll)[:3, :3]

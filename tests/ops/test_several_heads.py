@@ -17,11 +17,12 @@ from models.headpose import HeadPose, HeadPoseConfig
 from models.parser import Parser, ParserConfig
 from ops import cli
 from ops.checks import counts_add_up
-from ops.curate import heads as heads_stage
+from ops.curate import seeing
 from ops.curate.detect import DetectParams, label
-from ops.curate.heads import HeadsParams, see
+from ops.curate.heads import HeadsParams
 from ops.curate.labelling import Sample
 from ops.curate.review import LIST as REVIEW
+from ops.curate.seeing import heads_of
 from ops.shards.heads import is_held_out
 from ops.store import pictures, tables
 from ops.store.reader import ShardDataset
@@ -187,21 +188,21 @@ def test_each_policy(group, weights, policy, found):
 def test_users_boxes_find_heads_without_faces_too(group, monkeypatch):
     """A face keeps its box, whatever its size; a head that looks away gets the next number."""
     boxes = [np.array(box, float) for box in ([200, 0, 500, 300], [0, 100, 190, 290], [300, 300, 420, 380])]
-    monkeypatch.setattr(heads_stage, "head_boxes", lambda image, path: [(box, 0.9) for box in boxes])
-    monkeypatch.setattr(heads_stage, "require", lambda name: Path(name))
-    monkeypatch.setattr(heads_stage, "headpose", lambda path: HeadPose(HeadPoseConfig(side=32, channels=8, hidden=8)))
+    monkeypatch.setattr(seeing, "head_boxes", lambda image, path: [(box, 0.9) for box in boxes])
+    monkeypatch.setattr(seeing, "require", lambda name: Path(name))
+    monkeypatch.setattr(seeing, "headpose", lambda path: HeadPose(HeadPoseConfig(side=32, channels=8, hidden=8)))
     small = {"x0": 50, "y0": 150, "x1": 90, "y1": 190, "width": 512, "height": 384, "faces": 1}
     sample = Sample("0" * 16, "png", pictures.encode_png(group), {**small, "id": "0" * 16})
     names = {}
     for policy in ("all", "largest"):
         params = HeadsParams(boxes="yolo", several=policy, several_share=0.3)
-        names[policy] = [row["id"][16:] for row in see(iter([sample]), params, Path())]
+        names[policy] = [row["id"][16:] for row in heads_of(iter([sample]), params, Path())]
     assert names == {"all": ["", "-h2"], "largest": [""]}
     pair = [replace(sample.head(1), row={**small, "x0": 350, "x1": 390}), sample.head(2)]
-    rows = list(see(iter(pair), HeadsParams(boxes="yolo", several="all", several_share=0.1), Path()))
+    rows = list(heads_of(iter(pair), HeadsParams(boxes="yolo", several="all", several_share=0.1), Path()))
     assert [row["id"][16:] for row in rows] == ["-h1", "-h2", "-h3"]
     gone = replace(sample.head(2), row={**small, "x0": 500, "x1": 511, "y0": 370, "y1": 383})
-    rows = list(see(iter([pair[0], gone]), HeadsParams(boxes="yolo", several_share=0.3), Path()))
+    rows = list(heads_of(iter([pair[0], gone]), HeadsParams(boxes="yolo", several_share=0.3), Path()))
     assert [row["reason"] for row in rows] == [None, "no_head"]
 
 

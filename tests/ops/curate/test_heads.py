@@ -9,19 +9,11 @@ from models import camera as geometry
 from models.headpose import HeadPose, HeadPoseConfig
 from ops.curate.camera import CROP_FOCAL
 from ops.curate.crop import from_crop, quad_side, square_quad
-from ops.curate.heads import (
-    SEEN,
-    HeadsParams,
-    Square,
-    Step,
-    camera_of,
-    decide,
-    mean_step,
-    square_of_face,
-    view_of,
-)
+from ops.curate.heads import SEEN, HeadsParams, decide
 from ops.curate.lessons import SQUARE, head_square
-from ops.perception.headpose import look, rotation_angle
+from ops.curate.poses import rotation_angle
+from ops.curate.squares import Square, Step, camera_of, mean_step, square_of_face, view_of
+from ops.perception.headpose import look, look_together
 
 RNG = np.random.default_rng(0)
 WIDTH = 400.0
@@ -93,6 +85,21 @@ def test_the_label_of_the_mirrored_picture_is_the_mirrored_label(network):
         assert other.elevation == pytest.approx(head.elevation, abs=0.05)
         assert other.presence == pytest.approx(head.presence, abs=1e-3)
         assert other.flip_error == pytest.approx(head.flip_error, abs=0.1)
+
+
+def test_heads_that_are_looked_at_together_are_those_looked_at_one_by_one(network):
+    asked = []
+    for number, shape in enumerate([(240, 400), (300, 200), (200, 200)]):
+        image = RNG.integers(0, 255, (*shape, 3), dtype=np.uint8)
+        asked.append((image, square_quad(np.array([90.0, 80.0]), 70.0, 0.2) if number == 2 else None))
+    for together, (image, start) in zip(look_together(asked, network), asked, strict=True):
+        alone = look(image, network, start)
+        np.testing.assert_allclose(together.quad, alone.quad, atol=0.02)
+        np.testing.assert_allclose(
+            [together.azimuth, together.presence, together.flip_error],
+            [alone.azimuth, alone.presence, alone.flip_error],
+            atol=0.1,
+        )
 
 
 class Scripted(torch.nn.Module):

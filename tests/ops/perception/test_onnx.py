@@ -6,8 +6,8 @@ from pydantic import ValidationError
 
 from ops.curate.anonymise import AnonymiseParams, anonymous, hide_faces
 from ops.curate.camera import CROP_FOCAL
-from ops.curate.heads import Square, camera_of
 from ops.curate.parse import Voter
+from ops.curate.squares import Square, camera_of
 from ops.perception.onnx import OnnxNetwork
 from ops.perception.yolo import SIZE, head_boxes, square_of_box
 from ops.runtime.errors import LineamentError

@@ -10,8 +10,8 @@ from ops.curate.align import ffhq_quad
 from ops.curate.camera import angles, solve_camera
 from ops.curate.crop import crop_quad, square_quad, to_crop
 from ops.curate.detect import DetectParams, find_faces
-from ops.curate.heads import FACE_TO_WINDOW
 from ops.curate.landmarks import find_landmarks
+from ops.curate.seeing import FACE_TO_WINDOW
 from ops.perception.headpose import look
 from ops.perception.parser import parse
 from ops.perception.trained import headpose, parser

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from models import camera as geometry
-from ops.curate import camera, segment
-from ops.curate import heads as heads_stage
+from ops.curate import camera, seeing, segment
 from ops.curate.camera import CameraParams, canonical_points, place_camera, solve_camera
 from ops.curate.crop import from_crop, square_quad
 from ops.curate.heads import HeadsParams
@@ -86,12 +85,13 @@ def test_whenets_signs_are_ours(tmp_path, monkeypatch):
 
 def test_heads_are_seen_by_whenet_where_asked(tmp_path, monkeypatch):
     path = scripted(tmp_path / "w.onnx", 0.0, 12.0, 0.0)
-    monkeypatch.setattr(heads_stage, "require", lambda name: {"whenet": path}[name])
-    monkeypatch.setattr(heads_stage, "headpose", lambda folder: None)
-    monkeypatch.setattr(heads_stage, "look", lambda *_: Head(np.array([100.0, 80.0]), 60.0, 3.0, 1.0, 2.0, 0.9, 0.0))
+    monkeypatch.setattr(seeing, "require", lambda name: {"whenet": path}[name])
+    monkeypatch.setattr(seeing, "headpose", lambda folder: None)
+    seen = Head(np.array([100.0, 80.0]), 60.0, 3.0, 1.0, 2.0, 0.9, 0.0)
+    monkeypatch.setattr(seeing, "look_together", lambda asked, _: [seen for _ in asked])
     sample = Sample("k", "png", pictures.encode_png(IMAGE), {"id": "k", "faces": 0, "width": 200, "height": 160})
     for angles, pitch in (("embedded", 2.0), ("whenet", -12.0)):
-        (row,) = heads_stage.see(iter([sample]), HeadsParams(angles=angles), tmp_path)
+        (row,) = seeing.heads_of(iter([sample]), HeadsParams(angles=angles), tmp_path)
         assert row["seen_pitch"] == pytest.approx(pitch, abs=0.01)
 
 
