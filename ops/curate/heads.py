@@ -185,6 +185,7 @@ def main(
         expands=True,
         weights=network,
         code=code,
+        loads=["ops.curate.seeing"],
     )
     front = _Front(cameras, aligned)
     step = mean_step(pair for part in seen for pair in _pairs(part, front.squares(part)[0]))

@@ -102,6 +102,7 @@ def label_shards(
     files: Path | None = None,
     weights: Path | None = None,
     code: Sequence[str] = (),
+    loads: Sequence[str] = (),
     workers: int | None = None,
 ) -> Labelled:
     """Label every sample that the previous step kept.
@@ -120,6 +121,7 @@ def label_shards(
         files: folder that gets the side-car tars, one a raw shard, where rows hold FILES.
         weights: folder of networks that the labels depend on.
         code: modules the labels depend on besides the labeller's own.
+        loads: modules that the labeller loads when it is called.
         workers: processes.
 
     Returns:
@@ -139,7 +141,7 @@ def label_shards(
     origin = labeller.func if isinstance(labeller, partial) else labeller
     modules = [__name__, origin.__module__, *code]
     work = partial(_label_shard, labeller, schema, expands)
-    parts = run_pieces(s, pieces, work, code=modules, workers=workers)
+    parts = run_pieces(s, pieces, work, code=modules, loads=loads, workers=workers)
     if files is not None:
         with publish(files, folder=True) as folder:
             for shard_path, part in zip(shards, parts, strict=True):

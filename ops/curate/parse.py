@@ -168,6 +168,7 @@ def main(
         files=parsings,
         weights=network,
         code=code,
+        loads=["ops.perception.parser", "ops.perception.trained"],
     )
     found = {key: shard for shard in map(Shard, shard_paths(parsings)) for key in shard.keys}
 

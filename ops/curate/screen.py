@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pyarrow as pa
-import scipy.linalg
 from pydantic import Field
 
 from ops.crawl.raw import TABLE as CRAWLED
@@ -56,8 +55,7 @@ def svd_ratio(grey: np.ndarray) -> float:
     matrix = grey.astype(np.float64)
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.T
-    gram = scipy.linalg.blas.dsyrk(1.0, matrix)
-    values = scipy.linalg.eigvalsh(gram, lower=False, overwrite_a=True, check_finite=False)
+    values = np.linalg.eigvalsh(matrix @ matrix.T)
     singular = np.sqrt(np.maximum(values, 0))
     total = singular.sum()
     return float(singular[-LARGEST:].sum() / total) if total > 0 else 1.0

@@ -54,14 +54,6 @@ def region_of_landmarks(points: np.ndarray) -> Region:
     return Region((low + high) / 2 @ turn, float((high - low).max()) * ROI_SCALE, angle)
 
 
-def mirror_pairs(points: np.ndarray) -> np.ndarray:
-    """(468,) index of each landmark's mirror image, found from points (468, 3) of a symmetric face themselves."""
-    from scipy.optimize import linear_sum_assignment  # takes long to load, and few stages ask
-
-    cost = np.linalg.norm(points[:, None] - (points * [-1, 1, 1])[None], axis=-1)
-    return linear_sum_assignment(cost + cost.T)[1]
-
-
 @lru_cache(maxsize=1)
 def canonical_points() -> np.ndarray:
     """(468, 3) where FaceMesh sees its points on the mean head, world units; read only."""
@@ -74,7 +66,8 @@ def canonical_points() -> np.ndarray:
 @lru_cache(maxsize=1)
 def mirrored() -> np.ndarray:
     """(468,) index of each landmark's mirror image."""
-    return mirror_pairs(canonical_points())
+    points = canonical_points()  # symmetric, so a point's pair is what is nearest to its mirror image
+    return np.linalg.norm(points[:, None] - points * [-1, 1, 1], axis=-1).argmin(1)
 
 
 def landmarks_twice(image: np.ndarray, region: Region, weights: Path) -> tuple[np.ndarray, float]:

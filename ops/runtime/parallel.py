@@ -6,14 +6,18 @@ import itertools
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
 from ops.runtime.errors import LineamentError
+from ops.runtime.launch import running_module
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -37,7 +41,9 @@ def default_engine() -> str:
     return asked
 
 
-def run_tasks(function: Callable[[T], R], items: Iterable[T], workers: int | None = None) -> Iterator[tuple[int, R]]:
+def run_tasks(
+    function: Callable[[T], R], items: Iterable[T], workers: int | None = None, loads: Sequence[str] = ()
+) -> Iterator[tuple[int, R]]:
     """Run ``function`` on every item; yield (index, result) as results come, in no fixed order.
 
     With one worker, or one item, all happens in this process, with linear algebra on one thread there too, so that
@@ -48,6 +54,7 @@ def run_tasks(function: Callable[[T], R], items: Iterable[T], workers: int | Non
         function: a picklable function that does not depend on the others' results.
         items: the work.
         workers: processes; ``default_workers()`` if not given.
+        loads: names of modules that the function loads when it is called: workers are given them at their start.
 
     Raises:
         LineamentError: a worker process died, for want of memory for example.
@@ -68,6 +75,8 @@ def run_tasks(function: Callable[[T], R], items: Iterable[T], workers: int | Non
             yield index, result
         return
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    if os.name == "posix":
+        _load_once([running_module(), *loads])
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_one_thread)
     try:
         pending = {}
@@ -93,6 +102,24 @@ def run_tasks(function: Callable[[T], R], items: Iterable[T], workers: int | Non
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _load_once(modules: Sequence[str]) -> None:
+    """Have the process that workers are forked from load what they need, so that each of them need not.
+
+    It reads from the environment that libraries shall start no threads: a process with threads should not be forked.
+    """
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    try:
+        forkserver.set_forkserver_preload([name for name in modules if name.startswith("ops.")])
+        forkserver.ensure_running()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _one_thread() -> None:
     """Each process gets one core's worth of threads, so that workers do not fight over cores.
 
@@ -100,8 +127,7 @@ def _one_thread() -> None:
     """
     import cv2
 
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[name] = "1"
+    os.environ.update(ONE_THREAD)
     threadpool_limits(1)
     cv2.setNumThreads(1)
     if "torch" in sys.modules:

@@ -60,6 +60,7 @@ def run_pieces(
     function: Callable[[Any, Path], None],
     *,
     code: Sequence[str] = (),
+    loads: Sequence[str] = (),
     suffix: str = "",
     workers: int | None = None,
     unit: str = "shard",
@@ -73,6 +74,7 @@ def run_pieces(
             way are in memory.
         function: picklable; ``function(payload, path)`` writes its result, a file or a folder, to ``path``.
         code: names of modules whose text is part of every key, besides the function's own.
+        loads: names of modules that the function loads when it is called: the workers are given them at their start.
         suffix: of the result files, e.g. ``.parquet``.
         workers: processes; see ops.runtime.parallel.
         unit: what a piece is called on the progress bar.
@@ -100,7 +102,7 @@ def run_pieces(
     def ticks() -> Iterator[None]:
         """One for each piece, those that earlier runs did among them."""
         told = 0
-        for made, _ in enumerate(run_tasks(partial(_do, function), todo(), workers), start=1):
+        for made, _ in enumerate(run_tasks(partial(_do, function), todo(), workers, loads), start=1):
             yield from itertools.repeat(None, made + skipped - told)
             told = made + skipped
         yield from itertools.repeat(None, len(paths) - told)

@@ -17,11 +17,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from models.camera import intrinsics, pack_label, pose_on_sphere
 from models.parametric.anny import Anny, load_anny
 from models.render import raster
-from ops.perception.facemesh import mirror_pairs
 
 SIDE = 768  # pixels of a view
 FOCAL = 2.7 / 0.85  # 0.85 world units (31 cm) across at the head
@@ -135,6 +135,12 @@ def measure(model_file: Path) -> tuple[np.ndarray, np.ndarray]:
     spread = np.nanmedian(np.linalg.norm(stack - points, axis=-1), axis=0)
     pairs = mirror_pairs(points)
     return (points + points[pairs] * [-1, 1, 1]) / 2, spread
+
+
+def mirror_pairs(points: np.ndarray) -> np.ndarray:
+    """(468,) index of each landmark's mirror image, found from points (468, 3) of an all but symmetric face."""
+    cost = np.linalg.norm(points[:, None] - points * [-1, 1, 1], axis=-1)
+    return linear_sum_assignment(cost + cost.T)[1]
 
 
 def main(arguments: list[str]) -> int:
