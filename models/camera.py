@@ -52,7 +52,8 @@ def focal_from_fov(degrees: float) -> float:
 
 def pack_label(cam2world: Tensor, intrinsic: Tensor) -> Tensor:
     """(..., 4, 4) poses and (..., 3, 3) intrinsics to (..., 25) labels; the batch shapes broadcast."""
-    shape = torch.broadcast_shapes(cam2world.shape[:-2], intrinsic.shape[:-2])
+    # not torch.broadcast_shapes, which imports sympy: most of a second in every process
+    shape = torch.broadcast_tensors(cam2world[..., 0, 0], intrinsic[..., 0, 0])[0].shape
     pose = cam2world.expand(*shape, 4, 4).reshape(*shape, 16)
     return torch.cat([pose, intrinsic.to(pose).expand(*shape, 3, 3).reshape(*shape, 9)], dim=-1)
 

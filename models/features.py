@@ -206,6 +206,7 @@ class MobileNetV2(nn.Module):
             gain = scale * (variance + _NORM_EPSILON).rsqrt()
             layer.weight.data = state[name].float() * gain.view(-1, 1, 1, 1)
             layer.bias.data = shift - mean * gain
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on the CPU
         return network.eval().requires_grad_(False)
 
     def maps(self, images: Tensor) -> list[Tensor]:

@@ -39,6 +39,7 @@ from ops.evaluate.avatar_measure import (
 from ops.evaluate.avatar_takes import Take, shard_takes, spread, studio_takes
 from ops.evaluate.features import load_features
 from ops.evaluate.identity import load_recogniser
+from ops.runtime.allocator import use_fast_allocator
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.publish import publish
@@ -223,4 +224,5 @@ def few_shot(ordered: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    use_fast_allocator()
     raise SystemExit(main())

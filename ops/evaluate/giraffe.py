@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from ops.evaluate import published, verification
 from ops.evaluate.giraffe_output import Measured, write_results
 from ops.evaluate.identity import Name, Recogniser, load_recogniser
+from ops.runtime.allocator import use_fast_allocator
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.publish import publish
@@ -76,6 +77,7 @@ def measure_block(block: Block, out: Path) -> None:
     from ops.apply.generators import load_generator
 
     torch.set_num_threads(1)  # sums depend on the number of threads: one, wherever the block is done
+    use_fast_allocator()
     p = block.params
     device = ("cuda" if torch.cuda.is_available() else "cpu") if p.device == "auto" else p.device
     renderer, recogniser = load_generator(block.folder, device), recogniser_of(p)
@@ -209,4 +211,5 @@ def _summary(results: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    use_fast_allocator()
     raise SystemExit(main())

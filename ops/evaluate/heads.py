@@ -23,6 +23,7 @@ from ops.evaluate.heads_measure import Work, measure
 from ops.evaluate.heads_output import write_results
 from ops.evaluate.heads_views import BINS, VIEWS, RealHeads, bin_of, chosen_numbers, in_view, read_real
 from ops.evaluate.identity import cosine
+from ops.runtime.allocator import use_fast_allocator
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.publish import publish
@@ -284,4 +285,5 @@ def _round(value: float) -> float | None:
 
 
 if __name__ == "__main__":
+    use_fast_allocator()
     raise SystemExit(main())

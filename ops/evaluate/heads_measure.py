@@ -21,6 +21,7 @@ from ops.evaluate.backbones import Backbone
 from ops.evaluate.features import levels_of, load_features
 from ops.evaluate.heads_views import RealHeads, azimuths_of, face_score, in_view, mask_facts, sharpness
 from ops.evaluate.identity import load_recogniser
+from ops.runtime.allocator import use_fast_allocator
 from ops.runtime.errors import LineamentError
 from ops.store.pictures import resize
 from ops.train import checkpoint
@@ -45,6 +46,7 @@ class Work:
 def measure(work: Work, out: Path) -> None:
     """Draw what evaluation needs of a checkpoint and write its facts, an ``npz``."""
     torch.set_num_threads(1)  # sums depend on the number of threads: one, wherever the piece is done
+    use_fast_allocator()
     p = work.params
     device = ("cuda" if torch.cuda.is_available() else "cpu") if p.device == "auto" else p.device
     heads, backbone = Heads(work.folder, device), load_features(work.weights, p.side, device)

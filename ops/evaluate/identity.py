@@ -20,6 +20,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from models.dlibface import DlibFace
+from ops.evaluate.dlibfile import read_network
 from ops.runtime.errors import LineamentError
 from ops.runtime.weights import require
 
@@ -103,19 +105,20 @@ class Dlib128:
 
     name = "dlib_128d"
     rule = "minus the Euclidean distance"
+    batch = 32  # pictures at once: bounds memory
 
     def __init__(self) -> None:
-        import dlib
-
         path = require("dlib_128d")
         self.digest = _sha256(path)
-        self._net = dlib.face_recognition_model_v1(str(path))
+        self._net = _dlib_network(path)
 
+    @torch.inference_mode()
     def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        chips = [np.ascontiguousarray(DLIB_CHIP.cut(image)) for image in images]
-        if not chips:
-            return np.zeros((0, 128), np.float32)
-        return np.stack([np.asarray(d, np.float32) for d in self._net.compute_face_descriptor(chips)])
+        found = [np.zeros((0, 128), np.float32)]
+        for start in range(0, len(images), self.batch):
+            chips = np.stack([DLIB_CHIP.cut(image) for image in images[start : start + self.batch]])
+            found.append(self._net(torch.from_numpy(chips).permute(0, 3, 1, 2).float()).numpy())
+        return np.concatenate(found)
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         a, b = a.astype(np.float64), b.astype(np.float64)
@@ -228,6 +231,11 @@ def read_tensors(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise LineamentError(f"{path}: holds something other than named tensors.")
     return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+@functools.cache
+def _dlib_network(path: Path) -> DlibFace:
+    return read_network(path)
 
 
 @functools.cache

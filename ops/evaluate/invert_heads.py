@@ -31,6 +31,7 @@ from ops.evaluate.heads import find_variants
 from ops.evaluate.held_out import TrueHead, held_out_heads
 from ops.evaluate.pairwise import psnr, ssim
 from ops.evaluate.perceptual import Distances, perceptual
+from ops.runtime.allocator import use_fast_allocator
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.publish import publish
@@ -214,4 +215,5 @@ def _watch(s: Stage[InvertHeadsParams], steps: Iterable[int], what: str) -> Iter
 
 
 if __name__ == "__main__":
+    use_fast_allocator()
     raise SystemExit(main())

@@ -38,6 +38,7 @@ from ops.evaluate.portrait_control import read_codes, silhouettes
 from ops.fit.face import FitFaceParams, fit_crops, why_not
 from ops.perception.headpose import look
 from ops.perception.trained import headpose
+from ops.runtime.allocator import use_fast_allocator
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.publish import publish
@@ -276,4 +277,5 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    use_fast_allocator()
     raise SystemExit(main())

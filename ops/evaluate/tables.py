@@ -17,6 +17,7 @@ from ops.evaluate import plots
 from ops.evaluate.commands import SHARDS, evaluate
 from ops.evaluate.measures import Known
 from ops.evaluate.protocol import FOLDER, find_checkpoints, load_protocols, state_of
+from ops.runtime.allocator import use_fast_allocator
 from ops.runtime.params import Params
 from ops.runtime.publish import publish
 from ops.runtime.stage import Stage, stage
@@ -103,4 +104,5 @@ def _preview(results: dict[str, dict[str, Any]]) -> np.ndarray:
 
 
 if __name__ == "__main__":
+    use_fast_allocator()
     raise SystemExit(main())
