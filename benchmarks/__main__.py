@@ -18,7 +18,9 @@ from ops.runtime.allocator import use_fast_allocator
 def areas() -> list[str]:
     """All modules of this folder that have rows."""
     names = (module.name for module in pkgutil.iter_modules(benchmarks.__path__))
-    return sorted(name for name in names if name not in ("__main__", "harness", "memory", "toyhead"))
+    return sorted(
+        name for name in names if name not in ("__main__", "growth", "harness", "memory", "synthetic", "toyhead")
+    )
 
 
 def table(rows: list[Row]) -> str:

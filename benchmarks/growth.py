@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from benchmarks.synthetic import SOURCE, project
 
 ROOT = Path(__file__).parent.parent
@@ -49,11 +52,20 @@ def addresses(count: int) -> None:
     downloads.write(Path("data/raw/web"))
 
 
-def screen(count: int) -> None:
-    """What screening does with all pictures at once: near-duplicates."""
-    from ops.curate import screen as stage
+def near_duplicates(count: int) -> None:
+    """What screening does with all pictures at once."""
+    from ops.curate.screen import SCHEMA, mark_duplicates
+    from ops.store import tables
 
-    stage.main([f"data/raw/{SOURCE}", "data/screen.parquet"])
+    class Parts:
+        def __iter__(self) -> Iterator[Any]:
+            for part in tables.parts(Path("data/labels", SOURCE, "screen.parquet")):
+                for column in SCHEMA:
+                    if column.name not in part.column_names:
+                        part = part.append_column(column, pa.nulls(len(part), column.type))
+                yield part.select(SCHEMA.names)
+
+    tables.write(Path("data/screen.parquet"), mark_duplicates(Parts(), 4), "screen")
 
 
 def balance(count: int) -> None:
@@ -117,7 +129,7 @@ def _end(code: int) -> None:
 
 STAGES: dict[str, Callable[[int], None]] = {
     one.__name__: one
-    for one in (crawl, addresses, screen, balance, datasheet, shards_faces, shards_heads, shards_portraits)
+    for one in (crawl, addresses, near_duplicates, balance, datasheet, shards_faces, shards_heads, shards_portraits)
 }
 
 
@@ -132,9 +144,6 @@ def prepare(name: str, count: int) -> None:
 
 
 def _prepare_addresses(count: int) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from ops.crawl.download import SCHEMA, TABLE
 
     urls = [f"https://photos{i % 50}.example/{i}.jpg" for i in range(count)]

@@ -84,10 +84,6 @@ class Labelled:
         """The same with every table changed by a function of it alone."""
         return Labelled(self._parts, (*self._edits, edit))
 
-    def whole(self, *names: str) -> pa.Table:
-        """Some columns of all samples, or all columns if none is named."""
-        return pa.concat_tables([table.select(names) if names else table for table in self])
-
 
 def label_shards(
     s: Stage[Any],
@@ -171,15 +167,13 @@ def finish(
         joined: tables of earlier steps whose columns the drawn rows get too.
     """
     tables.write(out, labelled, s.name)
-    base = tables.read(out, tables.NAMES)
-    counts = tables.counts(base)
+    counts = tables.counts(tables.parts(out, tables.NAMES))
     s.log(f"{counts['kept']} of {counts['in']} kept; {counts['reasons'] or 'none rejected'}")
     s.metrics(counts)
-    s.preview(_sheet(base, out, joined, raw, draw, caption))
+    s.preview(_sheet(out, joined, raw, draw, caption))
 
 
 def _sheet(
-    base: pa.Table,
     out: Path,
     joined: Sequence[Path],
     raw: Path,
@@ -187,10 +181,10 @@ def _sheet(
     caption: Callable[[dict[str, Any]], str],
     shown: int = 24,
 ) -> np.ndarray:
-    stays = base.column("kept").to_numpy()
+    stays = tables.is_kept(out)
     some = [np.flatnonzero(stays), np.flatnonzero(~stays)]
     numbers = np.concatenate([each[_evenly(len(each), shown)] for each in some])
-    ids = base.column("id").take(pa.array(numbers)).combine_chunks()
+    ids = pa.array([row["id"] for row in tables.take(out, numbers, ["id"])], pa.string())
     rows = _rows([(out, numbers), *((path, tables.places(ids, tables.ids(path))) for path in joined)])
     wanted = set(tables.pictures_of(ids).to_pylist())
     where = {key: path for path in shard_paths(raw) for key in Shard(path).keys if key in wanted}

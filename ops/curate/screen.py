@@ -100,32 +100,63 @@ def screen(samples: Iterator[Sample], params: ScreenParams) -> Iterable[dict[str
         yield reject(sample, "blurred", **columns, **measures) if blurred else keep(sample, **columns, **measures)
 
 
-def mark_duplicates(table: pa.Table, bits: int) -> pa.Table:
-    """Reject kept pictures that repeat another one of any shard: the largest stays; of equal ones, the first."""
-    places = np.flatnonzero(table.column("kept").to_numpy())
-    columns = table.select(["width", "height", "phash"]).take(pa.array(places))
-    width, height, hashes = (column.to_numpy() for column in columns.columns)
-    order = np.argsort(-width.astype(np.int64) * height, kind="stable")
-    repeats = originals(hashes[order].astype(np.uint64), bits)
-    again = repeats >= 0
-    which = np.zeros(len(table), bool)
-    which[places[order[again]]] = True
-    ids = np.full(len(table), None, object)
-    ids[places[order[again]]] = table.column("id").to_numpy(zero_copy_only=False)[places[order[repeats[again]]]]
-    place = table.schema.get_field_index("duplicate_of")
-    table = table.set_column(place, SCHEMA.field("duplicate_of"), pa.array(ids, pa.string()))
-    return tables.reject(table, which, "near_duplicate")
+def mark_duplicates(parts: Iterable[pa.Table], bits: int) -> Iterator[pa.Table]:
+    """Reject kept pictures that repeat another one of any part: the largest stays; of equal ones, the first.
+
+    Args:
+        parts: tables of SCHEMA, gone through three times, so no iterator; of a picture some dozen bytes stay in memory.
+        bits: perceptual hashes that differ in no more are alike.
+    """
+    none = (np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.int64))
+    found, count = [none], 0
+    for part in parts:
+        places = np.flatnonzero(part.column("kept").to_numpy())
+        columns = part.select(["width", "height", "phash"]).take(pa.array(places))
+        width, height, hashes = (column.to_numpy() for column in columns.columns)
+        found.append((places + count, hashes.astype(np.uint64), width.astype(np.int64) * height))
+        count += len(part)
+    places, hashes, areas = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    order = np.argsort(-areas, kind="stable")
+    repeats = originals(hashes[order], bits)
+    again = np.flatnonzero(repeats >= 0)
+    of = np.stack([places[order[again]], places[order[repeats[again]]]])  # a repetition, and what it repeats
+    of = of[:, np.argsort(of[0])]
+    wanted, which = np.unique(of[1], return_inverse=True)
+    names, first = [pa.array([], pa.string())], 0
+    for part in parts:
+        inside = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, first + len(part))]
+        names.append(part.column("id").take(pa.array(inside - first)).combine_chunks())
+        first += len(part)
+    ids = pa.concat_arrays(names)
+    first = 0
+    for part in parts:
+        low, high = np.searchsorted(of[0], (first, first + len(part)))
+        falls = np.zeros(len(part), bool)
+        falls[of[0, low:high] - first] = True
+        number = np.full(len(part), -1)
+        number[falls] = which[low:high]
+        column = ids.take(pa.array(number, mask=~falls))
+        part = part.set_column(part.schema.get_field_index("duplicate_of"), SCHEMA.field("duplicate_of"), column)
+        yield tables.reject(part, falls, "near_duplicate")
+        first += len(part)
 
 
 @stage("screen", ScreenParams)
 def main(s: Stage[ScreenParams], raw: Path, out: Path) -> None:
     """Say which raw pictures can be used: decodable, large, sharp, and seen once."""
     labelled = label_shards(s, raw, None, screen, SCHEMA, code=["ops.store.pictures", "ops.curate.duplicates"])
-    table = labelled.whole()  # duplicates are a matter of all pictures; a row takes some 100 bytes
-    table = takedown.mark(table, takedown.read(), raw / CRAWLED, s.params.duplicate_bits)
-    table = review.reject(table, review.read())
-    table = mark_duplicates(table, s.params.duplicate_bits)
-    finish(s, [table], raw, out, lambda image, row: image, lambda row: f"{row['width']}x{row['height']}")
+    bits = s.params.duplicate_bits
+    decisions = review.read()
+    labelled = labelled.map(takedown.marker(labelled, takedown.read(), raw / CRAWLED, bits))
+    labelled = labelled.map(lambda part: review.reject(part, decisions))
+    finish(
+        s,
+        mark_duplicates(labelled, bits),
+        raw,
+        out,
+        lambda image, row: image,
+        lambda row: f"{row['width']}x{row['height']}",
+    )
 
 
 if __name__ == "__main__":

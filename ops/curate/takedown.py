@@ -11,13 +11,14 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ops.crawl.raw import RawPicture
@@ -124,20 +125,28 @@ def addressed(crawled: Path, urls: Collection[str]) -> set[str]:
     return set(pq.read_table(crawled, columns=["id"], filters=conditions or None).column("id").to_pylist())
 
 
-def mark(table: pa.Table, taken: Takedown, crawled: Path, bits: int) -> pa.Table:
-    """Reject what the list names: by id, by address, and by likeness to any of these.
+def marker(parts: Iterable[pa.Table], taken: Takedown, crawled: Path, bits: int) -> Callable[[pa.Table], pa.Table]:
+    """What rejects all that the list names: by id, by address, and by likeness to any of these.
 
     Args:
-        table: of the stage screen: id, phash, kept, reason.
+        parts: tables of the stage screen: id, phash, kept, reason.
         taken: the list.
         crawled: the source's crawl table, which knows addresses.
         bits: perceptual hashes that differ in no more are alike.
     """
     if not (taken.ids or taken.urls or len(taken.hashes)):
-        return table
-    named = taken.ids | addressed(crawled, taken.urls)
-    which = np.isin(table.column("id").to_numpy(zero_copy_only=False).astype(str), sorted(named))
-    known = table.column("phash").is_valid().to_numpy()
-    hashes = table.column("phash").fill_null(0).to_numpy().astype(np.uint64)
-    alike = near(hashes, np.unique(np.concatenate([taken.hashes, hashes[which & known]])), bits)
-    return tables.reject(table, which | (alike & known), REASON)
+        return lambda part: part
+    named = pa.array(sorted(taken.ids | addressed(crawled, taken.urls)), pa.string())
+    hashes = [taken.hashes]
+    for part in parts:
+        which = pc.is_in(part.column("id"), value_set=named)
+        hashes.append(part.column("phash").filter(which).drop_null().to_numpy().astype(np.uint64))
+    alike = np.unique(np.concatenate(hashes))
+
+    def mark(part: pa.Table) -> pa.Table:
+        which = pc.is_in(part.column("id"), value_set=named).to_numpy(zero_copy_only=False)
+        known = part.column("phash").is_valid().to_numpy()
+        found = near(part.column("phash").fill_null(0).to_numpy().astype(np.uint64), alike, bits)
+        return tables.reject(part, which | (found & known), REASON)
+
+    return mark

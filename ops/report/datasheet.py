@@ -1,8 +1,8 @@
 """Stage ``datasheet``: what the data set is made of, for whoever trains on it or answers for it.
 
 Counts by step and reason, views before and after balancing, licences, sources, sizes and what is known to be uneven, as
-``datasheet.json`` and ``datasheet.md``, with sheets of what was kept and of what fell. Columns are counted where they
-lie; memory does not grow with rows that are dictionaries.
+``datasheet.json`` and ``datasheet.md``, with sheets of what was kept and of what fell. Columns are counted in parts;
+memory does not grow with the number of rows.
 """
 
 from __future__ import annotations
@@ -89,23 +89,24 @@ def _source(root: Path, name: str, declared: Any, params: DatasheetParams) -> di
     if not path.is_file():
         raise LineamentError(f"{path}: no such table. Run `dvc repro crawl@{name}` first.")
     columns = [column for column in ("kept", "bytes", "licence", "url") if column in pq.read_schema(path).names]
-    table = pq.read_table(path, columns=columns)
-    kept = table.filter(table.column("kept"))
-    # what was crawled before the table had the column is under the licence that the source declares
-    licence = kept.column("licence") if "licence" in columns else pa.nulls(len(kept), pa.string())
-    licences = _counted(licence.fill_null(declared.licence))
-    hosts: Counter[str] = Counter()
-    if "url" in columns:
-        for url, count in _counted(kept.column("url").drop_null()).items():
-            hosts[_host(url)] += count
+    offered = total = size = 0
+    licences, hosts = Counter[str](), Counter[str]()
+    for table in _parts(path, *columns):
+        kept = table.filter(table.column("kept"))
+        offered, total = offered + len(table), total + len(kept)
+        size += int(pc.sum(kept.column("bytes")).as_py() or 0)
+        # what was crawled before the table had the column is under the licence that the source declares
+        licence = kept.column("licence") if "licence" in columns else pa.nulls(len(kept), pa.string())
+        licences.update(_counted(licence.fill_null(declared.licence)))
+        hosts.update(_host(url) for url in (kept.column("url").drop_null().to_pylist() if "url" in columns else ()))
     return {
         "kind": declared.kind,
         "path": declared.path,
         "licence": declared.licence,
-        "offered": len(table),
-        "kept": len(kept),
-        "bytes": int(pc.sum(kept.column("bytes")).as_py() or 0),
-        "licences": licences,
+        "offered": offered,
+        "kept": total,
+        "bytes": size,
+        "licences": dict(licences),
         "hosts": dict(hosts.most_common(params.hosts)),
     }
 
@@ -121,10 +122,17 @@ def _counted(column: pa.ChunkedArray | pa.Array) -> dict[str, int]:
     return {str(entry["values"]): entry["counts"] for entry in pc.value_counts(column).to_pylist()}
 
 
+def _parts(path: Path, *columns: str) -> Iterator[pa.Table]:
+    """Some columns of a table, one row group after the other."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, list(columns))
+
+
 def _steps(root: Path, source: str) -> dict[str, Any]:
     """In, kept, rejected and why, step by step; steps that have not run are left out."""
     return {
-        step: tables.counts(pq.read_table(path, columns=["kept", "reason"]))
+        step: tables.counts(_parts(path, "kept", "reason"))
         for step, path in step_tables(source, root).items()
         if path.is_file() and {"kept", "reason"} <= set(pq.read_schema(path).names)
     }
@@ -132,40 +140,44 @@ def _steps(root: Path, source: str) -> dict[str, Any]:
 
 def _sizes(root: Path, sources: list[str]) -> dict[str, Any]:
     """Quantiles of the shorter side of the pictures that screening kept, in pixels."""
-    sides = []
+    counts = np.zeros(1, np.int64)  # of pictures, by side
     for source in sources:
         path = root / "data/labels" / source / "screen.parquet"
-        if path.is_file():
-            table = pq.read_table(path, columns=["width", "height", "kept"])
+        for table in _parts(path, "width", "height", "kept") if path.is_file() else ():
             table = table.filter(table.column("kept"))
-            sides.append(pc.min_element_wise(table.column("width"), table.column("height")).to_numpy())
-    found = np.concatenate(sides) if sides else np.empty(0)
-    marks = (0, 5, 25, 50, 75, 95, 100)
-    return {str(mark): int(np.percentile(found, mark)) for mark in marks} if len(found) else {}
+            found = np.bincount(pc.min_element_wise(table.column("width"), table.column("height")).to_numpy())
+            counts, found = (np.pad(each, (0, max(len(counts), len(found)) - len(each))) for each in (counts, found))
+            counts = counts + found
+    ends = np.cumsum(counts)
+    if not ends[-1]:
+        return {}
+    marks = {mark: mark / 100 * (ends[-1] - 1) for mark in (0, 5, 25, 50, 75, 95, 100)}
+    return {str(mark): int(np.interp(at, *_beside(at, ends))) for mark, at in marks.items()}
+
+
+def _beside(at: float, ends: np.ndarray) -> tuple[list[int], list[int]]:
+    """The places before and after one between two, in sorted values that ``ends`` counts; the values there."""
+    places = [int(np.floor(at)), int(np.ceil(at))]
+    return places, np.searchsorted(ends, places, "right").tolist()
 
 
 def _views(root: Path, sources: list[str], width: float) -> dict[str, Any]:
     """Pictures by azimuth: as they are, and as often as training sees them."""
     edges = np.linspace(-180, 180, max(1, round(360 / width)) + 1)
     balance = root / "data/balance.parquet"
+    counts = np.zeros((2, len(edges) - 1), int)
     if balance.is_file():
-        table = pq.read_table(balance, columns=["yaw", "duplicates"])
-        yaw, times = table.column("yaw").to_numpy(), table.column("duplicates").to_numpy()
         of = "heads"
+        for table in _parts(balance, "yaw", "duplicates"):
+            yaw, times = table.column("yaw").to_numpy(), table.column("duplicates").to_numpy()
+            counts += [np.histogram(yaw, edges)[0], np.histogram(yaw, edges, weights=times)[0].astype(int)]
     else:
-        yaw = np.concatenate([np.empty(0, np.float32), *(_yaws(root, source) for source in sources)])
-        times, of = np.ones(len(yaw), int), "camera"
-    before, _ = np.histogram(yaw, edges)
-    after, _ = np.histogram(yaw, edges, weights=times)
-    return {"of": of, "edges": edges.tolist(), "before": before.tolist(), "after": after.astype(int).tolist()}
-
-
-def _yaws(root: Path, source: str) -> np.ndarray:
-    path = root / "data/labels" / source / "camera.parquet"
-    if not path.is_file():
-        return np.empty(0, np.float32)
-    table = pq.read_table(path, columns=["yaw", "kept"])
-    return table.filter(table.column("kept")).column("yaw").to_numpy()
+        of = "camera"
+        for source in sources:
+            path = root / "data/labels" / source / "camera.parquet"
+            for table in _parts(path, "yaw", "kept") if path.is_file() else ():
+                counts += np.histogram(table.filter(table.column("kept")).column("yaw").to_numpy(), edges)[0]
+    return {"of": of, "edges": edges.tolist(), "before": counts[0].tolist(), "after": counts[1].tolist()}
 
 
 def _shards(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -217,10 +229,14 @@ def _fallen(root: Path, source: str, shown: int) -> tuple[list[np.ndarray], list
     for step, path in step_tables(source, root).items():
         if step == "crawl" or not path.is_file() or not {"id", "reason"} <= set(pq.read_schema(path).names):
             continue
-        rows = pq.read_table(path, columns=["id", "reason"]).drop_null()
-        for reason in sorted(set(rows.column("reason").unique().to_pylist()) - {"taken_down"}):
-            ids = rows.filter(pc.equal(rows.column("reason"), reason)).column("id")[:SHEET_ROWS].to_pylist()
-            chosen += [(tables.picture_of(key), f"{step}: {reason}") for key in ids]
+        found: dict[str, list[str]] = {}
+        for table in _parts(path, "id", "reason"):
+            rows = table.drop_null()
+            for reason in rows.column("reason").unique().to_pylist():
+                ids = rows.filter(pc.equal(rows.column("reason"), reason)).column("id")[:SHEET_ROWS].to_pylist()
+                found[reason] = [*found.get(reason, []), *ids][:SHEET_ROWS]
+        for reason in sorted(set(found) - {"taken_down"}):
+            chosen += [(tables.picture_of(key), f"{step}: {reason}") for key in found[reason]]
     chosen = [chosen[i] for i in np.unique(np.linspace(0, len(chosen) - 1, min(shown, len(chosen))).astype(int))]
     raw = root / "data/raw" / source
     wanted = [key for key, _ in chosen]

@@ -24,10 +24,13 @@ class Spool:
         self._folder, self._schema, self._size = folder, schema, size
         self._rows: list[dict[str, Any]] = []
         self._paths: list[Path] = []
+        self._schemas: list[pa.Schema] = []
+        self._names = None if schema is None else schema.names
 
     def add(self, row: dict[str, Any]) -> None:
         """One more row."""
-        self._rows.append(row)
+        self._names = self._names or list(row)
+        self._rows.append({name: row.get(name) for name in self._names})
         if len(self._rows) >= self._size:
             self._put_down()
 
@@ -35,20 +38,14 @@ class Spool:
         """All rows, in their order, in tables of one schema; none where there was no row."""
         if self._rows:
             self._put_down()
-        if self._schema is None and self._paths:
-            schemas = [pq.read_schema(path) for path in self._paths]
-            whole = pa.unify_schemas(schemas, promote_options="permissive")
-            self._schema = pa.schema([whole.field(name) for name in schemas[0].names])
+        schema = pa.unify_schemas(self._schemas, promote_options="permissive") if self._schemas else None
         for path in self._paths:
-            table = pq.read_table(path)
-            assert self._schema is not None
-            for field in self._schema:
-                if field.name not in table.column_names:
-                    table = table.append_column(field, pa.nulls(len(table), field.type))
-            yield table.select(self._schema.names).cast(self._schema)
+            yield pq.read_table(path).cast(schema)
 
     def _put_down(self) -> None:
         path = self._folder / f"{len(self._paths):06d}.parquet"
-        pq.write_table(pa.Table.from_pylist(self._rows, schema=self._schema), path)
+        table = pa.Table.from_pylist(self._rows, schema=self._schema)
+        pq.write_table(table, path)
         self._paths.append(path)
+        self._schemas.append(table.schema)
         self._rows = []

@@ -101,10 +101,13 @@ def test_of_alike_pictures_the_largest_stays_then_the_first():
 
     rows = [row("small", 300, 0b1), row("large", 900, 0b0), row("same", 900, 0b0), row("blur", 2000, 0b0, False)]
     other = row("other", 100, 2**40 - 1)
-    table = mark_duplicates(pa.Table.from_pylist([*rows, other], schema=SCHEMA), bits=2)
-    assert table.column("id").to_pylist() == ["small", "large", "same", "blur", "other"]
-    assert table.column("duplicate_of").to_pylist() == ["large", None, "large", None, None]
-    assert table.column("kept").to_pylist() == [False, True, False, False, True]
+    whole = pa.Table.from_pylist([*rows, other], schema=SCHEMA)
+    for size in (1, 2, 5):
+        parts = [whole.slice(first, size) for first in range(0, 5, size)]
+        table = pa.concat_tables(mark_duplicates(parts, bits=2))
+        assert table.column("id").to_pylist() == ["small", "large", "same", "blur", "other"]
+        assert table.column("duplicate_of").to_pylist() == ["large", None, "large", None, None]
+        assert table.column("kept").to_pylist() == [False, True, False, False, True]
 
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="the photos in ../shared/data are not here")

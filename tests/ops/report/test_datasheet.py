@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
+from benchmarks.synthetic import dag, label_table, write_labels
 from ops.crawl.raw import RawPicture, add_pictures, sample_id
 from ops.report.datasheet import main
 from ops.report.datasheet_text import biases
@@ -18,18 +18,6 @@ from ops.store.pictures import encode_jpeg
 from ops.store.reader import ShardDataset
 from ops.store.tar import ShardWriter
 
-DAG = """
-stages:
-  crawl:
-    foreach: ${sources}
-    do: {cmd: crawl, deps: [nothing.py], outs: ["data/raw/${key}"]}
-  screen:
-    foreach: ${sources}
-    do: {cmd: screen, deps: ["data/raw/${key}"], outs: ["data/labels/${key}/screen.parquet"]}
-  camera:
-    foreach: ${sources}
-    do: {cmd: camera, deps: ["data/labels/${key}/screen.parquet"], outs: ["data/labels/${key}/camera.parquet"]}
-"""
 PARAMS = """
 sources:
   web: {kind: urls, path: list.txt}
@@ -40,16 +28,10 @@ COUNT = 10
 REASONS = [None, None, None, None, "taken_down", "rejected_by_hand", "blurred", "blurred", "too_small", None]
 
 
-def write_labels(source: str, step: str, ids: list[str], reasons: list[str | None], **columns: list) -> None:
-    base = {"id": ids, **columns, "kept": [reason is None for reason in reasons]}
-    table = pa.table({**base, "reason": pa.array(reasons, pa.string())})
-    tables.write(Path("data/labels", source, f"{step}.parquet"), table, step)
-
-
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    Path("dvc.yaml").write_text(DAG)
+    Path("dvc.yaml").write_text(dag(["screen", "camera"]))
     Path("params.yaml").write_text(PARAMS)
     for number, source in enumerate(("web", "mine")):
         rng = np.random.default_rng(number)
@@ -62,9 +44,11 @@ def project(tmp_path, monkeypatch) -> Path:
         add_pictures(Path("data/raw", source), source, "s", [*offered, broken], 4)
         ids = [sample_id(data) for data in photos]
         sides = {"width": list(range(100, 110)), "height": [200] * COUNT}
-        write_labels(source, "screen", ids, REASONS, **sides)
+        write_labels(tmp_path, source, "screen", ids, REASONS, **sides)
         kept = [key for key, reason in zip(ids, REASONS) if reason is None]
-        write_labels(source, "camera", kept, [None] * 4 + ["turned_too_far"], yaw=[-10.0, 5.0, 20.0, 170.0, 60.0])
+        write_labels(
+            tmp_path, source, "camera", kept, [None] * 4 + ["turned_too_far"], yaw=[-10.0, 5.0, 20.0, 170.0, 60.0]
+        )
     with ShardWriter(Path("data/shards/faces"), 4) as writer:
         for key, data in zip(ids, photos):
             writer.add(key, {"jpg": data, "json": b"{}"})
@@ -97,8 +81,8 @@ def test_counts_are_those_of_the_tables(project):
 
 
 def test_views_after_balancing_are_those_of_the_balance_table(project):
-    columns = {"id": [f"{i:016x}" for i in range(3)], "yaw": [0.0, 10.0, 179.0], "duplicates": [1, 1, 8]}
-    table = pa.table({**columns, "kept": [True] * 3, "reason": pa.nulls(3, pa.string())})
+    keys = [f"{number:016x}" for number in range(3)]
+    table = label_table(keys, yaw=[0.0, 10.0, 179.0], duplicates=[1, 1, 8])
     tables.write(Path("data/balance.parquet"), table, "balance")
     sheet = run()
     assert sheet["views"]["before"] == [0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1]
