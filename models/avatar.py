@@ -335,6 +335,7 @@ class AvatarGenerator(nn.Module):
         neural_resolution: int | None = None,
         jitter: bool | None = None,
         chunk: int | None = None,
+        finish: bool = True,
     ) -> AvatarOutput:
         """Styles to pictures.
 
@@ -347,10 +348,12 @@ class AvatarGenerator(nn.Module):
             neural_resolution: rays per side; the configuration's if None.
             jitter: random ray samples; while training if None.
             chunk: rays at a time, see :func:`models.render.volume.render`.
+            finish: False leaves super-resolution out: ``image`` is then ``raw``.
         """
         textures = self.texture_features(ws, noise) if textures is None else textures
         static = self.static_features(ws, noise) if static is None else static
-        return self.show(ws, self.planes(ws, surface, textures, static, noise), label, neural_resolution, jitter, chunk)
+        planes = self.planes(ws, surface, textures, static, noise)
+        return self.show(ws, planes, label, neural_resolution, jitter, chunk, finish)
 
     def show(
         self,
@@ -360,8 +363,9 @@ class AvatarGenerator(nn.Module):
         neural_resolution: int | None = None,
         jitter: bool | None = None,
         chunk: int | None = None,
+        finish: bool = True,
     ) -> AvatarOutput:
-        """Render tri-planes (N, 3C, P, P) from cameras (N, 25)."""
+        """Render tri-planes (N, 3C, P, P) from cameras (N, 25); options as in :meth:`synthesise`."""
         side = neural_resolution or self.config.neural_resolution
         origin, direction = camera.rays(label, side)
         seen = render(
@@ -375,5 +379,5 @@ class AvatarGenerator(nn.Module):
         )
         feature = seen.feature.transpose(1, 2).unflatten(2, (side, side)).contiguous() * 2 - 1
         raw = feature[:, :3]
-        image = self.superresolution(raw, feature, ws[:, -1])
+        image = self.superresolution(raw, feature, ws[:, -1]) if finish else raw
         return AvatarOutput(image, raw, seen.depth.view(-1, 1, side, side), feature, planes)

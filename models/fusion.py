@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 Kind = Literal["gru", "mean", "conv", "attention"]
-Update = Literal["release", "paper"]
+Update = Literal["release", "paper", "mean"]
 Memory = tuple[Tensor, ...]
 
 
@@ -23,10 +23,12 @@ class ConvGRU(nn.Module):
     Args:
         channels: of the features and the state.
         update: which part the gate z plays: ``release`` h = (1 - z) h + z c (public code), ``paper`` h = z h +
-            (1 - z) c (equation 1). Weights of one are no weights of the other.
+            (1 - z) c (equation 1). Weights of one are no weights of the other. ``mean`` (unpublished: our choice) is
+            ``release`` whose gate knows how many frames came before.
 
     It begins as a running average of tanh(x), so that decoders trained on single frames go on from what they know
-    (unpublished: our choice).
+    (unpublished: our choice). Of the papers' two, that average forgets, each frame counting as much as all before it;
+    ``mean`` begins as the mean over all frames, which is what more frames are to improve on.
     """
 
     def __init__(self, channels: int, update: Update = "release"):
@@ -40,12 +42,15 @@ class ConvGRU(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
         """See the module's text; the state starts at zero."""
-        h = torch.zeros_like(x[:, 0]) if memory is None else memory[0]
+        h, count = (torch.zeros_like(x[:, 0]), x.new_zeros(())) if memory is None else memory
         for frame in x.unbind(1):
-            reset, z = self.gates(torch.cat([frame, h], dim=1)).sigmoid().chunk(2, dim=1)
-            c = self.candidate(torch.cat([frame, reset * h], dim=1)).tanh()
-            h = torch.lerp(h, c, z) if self.update == "release" else torch.lerp(c, h, z)
-        return h, (h,)
+            reset, z = self.gates(torch.cat([frame, h], dim=1)).chunk(2, dim=1)
+            if self.update == "mean":
+                z = z - count.log()  # sigmoid(-log n) = 1 / (n + 1); of the first frame, all
+            c = self.candidate(torch.cat([frame, reset.sigmoid() * h], dim=1)).tanh()
+            h = torch.lerp(c, h, z.sigmoid()) if self.update == "paper" else torch.lerp(h, c, z.sigmoid())
+            count = count + 1
+        return h, (h, count)
 
 
 class _Average(nn.Module):

@@ -45,6 +45,9 @@ class InversionConfig(Config):
     texture_input: Literal["unwrapped", "posed"] = "unwrapped"
     # Public code: of frames after the first, E_tri sees the head alone (their mask), and must remember the background.
     later_frames: Literal["head", "whole"] = "head"
+    # What frames after the first are compared with: the coarse avatar's final picture, as the first one is (public
+    # code), or what was rendered before super-resolution, which costs a third of it; unpublished: our choice.
+    later_residual: Literal["image", "raw"] = "image"
     # Public code: one or two frames are shown to the recurrent decoders again until they have seen four.
     few: int = 2
     enough: int = 4
@@ -179,16 +182,22 @@ class Inverter(nn.Module):
         for frame in frames:
             if not state.frames or self.config.later_frames == "whole":
                 frame = frame._replace(mask=None)
-            picture = self.compare(state.coarse, frame)
+            raw = state.frames > 0 and self.config.later_residual == "raw"
+            picture = self.compare(state.coarse, frame, raw)
             texture = self._watch(self.texture.unet, state.texture, self._texture_input(frame, picture))
             triplane = self._watch(self.triplane.unet, state.triplane, self._triplane_input(frame, picture))
             state = State(state.coarse, texture, triplane)
         return state
 
     @torch.no_grad()
-    def compare(self, coarse: Canonical, frame: Frame) -> Tensor:
-        """(N, 6, R, R): a frame's picture, and what it has that the coarse avatar in its pose has not."""
-        return torch.cat([frame.image, frame.image - self.render(coarse, frame.surface, frame.label).image], dim=1)
+    def compare(self, coarse: Canonical, frame: Frame, raw: bool = False) -> Tensor:
+        """(N, 6, R, R): a frame's picture, and what it has that the coarse avatar in its pose has not.
+
+        Args:
+            raw: of the avatar, enlarge what is rendered, without super-resolution.
+        """
+        shown = self.render(coarse, frame.surface, frame.label, finish=not raw).image
+        return torch.cat([frame.image, frame.image - fir.resize(shown, frame.image.shape[-1])], dim=1)
 
     def _texture_input(self, frame: Frame, picture: Tensor) -> Tensor:
         if self.config.texture_input == "posed":
@@ -254,9 +263,10 @@ class Inverter(nn.Module):
         label: Tensor,
         neural_resolution: int | None = None,
         chunk: int | None = None,
+        finish: bool = True,
     ) -> AvatarOutput:
-        """Avatars in poses (N meshes), seen from cameras (N, 25)."""
+        """Avatars in poses (N meshes), seen from cameras (N, 25); options as in `AvatarGenerator.synthesise`."""
         ws, textures, static = avatar
         return self.prior.synthesise(
-            ws, label, surface, textures, static, "const", neural_resolution, jitter=False, chunk=chunk
+            ws, label, surface, textures, static, "const", neural_resolution, jitter=False, chunk=chunk, finish=finish
         )

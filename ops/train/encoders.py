@@ -89,7 +89,7 @@ def begin(
         model = model.model_copy(update={"latent": earlier.latent})
         if "texture" in base[1]:
             fusion = {name: getattr(model.texture, name) for name in ("fusion", "update", "window")}
-            frames = {name: getattr(model, name) for name in ("later_frames", "few", "enough")}
+            frames = {name: getattr(model, name) for name in ("later_frames", "later_residual", "few", "enough")}
             model = earlier.fused(**fusion).model_copy(update=frames)
     facts["params"] = {**params, "model": model.model_dump(mode="json")}
     facts["priors"] = file_sha256(priors / "priors.safetensors")

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 
@@ -74,7 +76,9 @@ def test_a_clip_needs_a_fusion_and_pictures_the_right_size():
         TextureEncoder((8, 16, 16, 16), UNetConfig(**SMALL))(torch.randn(1, 7, 40, 40))
 
 
-@pytest.mark.parametrize("make", [ConvGRU, lambda c: ConvGRU(c, "paper"), lambda c: MeanFusion()])
+@pytest.mark.parametrize(
+    "make", [ConvGRU, *(partial(ConvGRU, update=u) for u in ("paper", "mean")), lambda c: MeanFusion()]
+)
 def test_frames_together_or_one_after_the_other(make):
     torch.manual_seed(1)
     fusion, x = make(3), torch.randn(2, 5, 3, 4, 4)
@@ -93,6 +97,18 @@ def test_the_paper_and_its_code_swap_what_the_gate_does():
     candidate = code.candidate(torch.cat([x[:, 0], torch.zeros(1, 2, 4, 4)], dim=1)).tanh()
     torch.testing.assert_close(code(x)[0], gates[:, 2:] * candidate)
     torch.testing.assert_close(paper(x)[0], (1 - gates[:, 2:]) * candidate)
+
+
+def test_a_gate_that_counts_begins_as_the_mean_of_all_frames_in_any_order():
+    torch.manual_seed(2)
+    counting, forgetful, x = ConvGRU(2, "mean"), ConvGRU(2), torch.randn(1, 5, 2, 4, 4)
+    torch.testing.assert_close(counting(x)[0], x.tanh().mean(1))
+    torch.testing.assert_close(counting(x.flip(1))[0], counting(x)[0])
+    assert not torch.allclose(forgetful(x.flip(1))[0], forgetful(x)[0])
+    out, (_, count) = counting(x)
+    out.sum().backward()
+    assert count == 5
+    assert all(torch.isfinite(p.grad).all() for p in counting.parameters())
 
 
 def test_windows_are_averaged_and_attention_minds_no_order():

@@ -150,6 +150,22 @@ def test_a_mask_hides_later_frames_from_the_plane_encoder(later):
     assert not same(two.texture, another.texture)
 
 
+def test_later_frames_may_be_compared_with_what_was_rendered():
+    made, (first, second) = inverter(later_residual="raw"), frames(2)
+    state = made.start(first)
+    finished = []
+    made.prior.superresolution.register_forward_hook(lambda *_: finished.append(1))
+    found = made.add(state, second)
+    assert not finished, "no picture was finished"
+    residual = made.compare(state.coarse, second, raw=True)[:, 3:]
+    raw = made.render(state.coarse, second.surface, second.label).raw
+    expected = second.image - torch.nn.functional.interpolate(raw, size=(32, 32), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(residual, expected)
+    whole = inverter(later_residual="image")
+    assert not same(found.texture, whole.add(state, second).texture)
+    assert same(state.texture, whole.start(first).texture), "first frames are compared with the finished picture"
+
+
 def test_the_plane_encoder_sees_the_picture_as_the_front_plane_lies():
     made, (first, _) = inverter(), frames(2)
     image = torch.zeros(1, 3, 32, 32)
