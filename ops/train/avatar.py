@@ -30,6 +30,7 @@ from ops.train.objectives.avatar import (
     model_of,
     plan_of,
 )
+from ops.train.objectives.glimpse import Glimpse
 from ops.train.priors import load_people
 from ops.train.run import train_and_publish
 from ops.train.settings import TrainerParams
@@ -78,7 +79,12 @@ def main(s: Stage[TrainAvatarParams], shards: Path, priors: Path, out: Path, *, 
     train_and_publish(
         s,
         lambda pictures: AvatarObjective(
-            model, p.objective, person, faces_of(pictures, person), p.discriminator.model_dump()
+            model,
+            p.objective,
+            person,
+            faces_of(pictures, person),
+            p.discriminator.model_dump(),
+            glimpse_of(pictures, model.mapping.z_size) if p.objective.imitate else None,
         ),
         shards,
         out,
@@ -100,9 +106,8 @@ def faces_of(pictures: Pictures, person: Person, most: int = SHOWN) -> Faces:
     Raises:
         LineamentError: their codes are not the person's.
     """
-    pool, size = pictures.pool(""), len(person.identity_basis)
-    numbers = pool[np.linspace(0, len(pool) - 1, min(most, len(pool))).round().astype(int)]
-    codes = [pictures.codes(int(number)) for number in numbers]
+    size, numbers = len(person.identity_basis), _spread(pictures, most)
+    codes = [pictures.codes(number) for number in numbers]
     for code in codes:
         if len(code.identity) != size:
             raise LineamentError(
@@ -110,9 +115,22 @@ def faces_of(pictures: Pictures, person: Person, most: int = SHOWN) -> Faces:
                 f"face model has {size}. Run `dvc repro shards_faces priors`, or give the priors of "
                 "the model that the faces were fitted with."
             )
-    cameras = [pictures.camera(int(number)) for number in numbers]
+    cameras = [pictures.camera(number) for number in numbers]
     identity, expression = (np.stack(part) for part in zip(*codes))
     return Faces(*(torch.from_numpy(part) for part in (identity, expression, np.stack(cameras))))
+
+
+def glimpse_of(pictures: Pictures, size: int, most: int = SHOWN) -> Glimpse:
+    """How to read latents off the pictures of a data set, from at most so many of them."""
+    samples = [pictures.read(number) for number in _spread(pictures, most)]
+    images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2) / 127.5 - 1
+    cameras = torch.from_numpy(np.stack([sample.camera for sample in samples]))
+    return Glimpse(images, cameras, size)
+
+
+def _spread(pictures: Pictures, most: int) -> list[int]:
+    pool = pictures.pool("")
+    return [int(n) for n in pool[np.linspace(0, len(pool) - 1, min(most, len(pool))).round().astype(int)]]
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from models.parametric.person import Person
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.train.objective import Batch, Moment, Term, Update
+from ops.train.objectives.glimpse import Glimpse
 from ops.train.objectives.shared import Named, lazy_adam, number, swapped
 from ops.train.schedule import Curve, Phase, Plan
 
@@ -79,6 +80,11 @@ class AvatarTraining(Params):
     coarse_resolution: int = Field(default=64, ge=4)  # appendix A.1: of the rays, at first
     coarse_images: int = Field(default=12_500_000, gt=0)  # appendix A.1: half of the time, two of four days
     reuse: bool = False  # judge the heads the generator just learnt from; the papers draw new ones
+    # Beside the game, pictures are to be painted again from what is glimpsed of them; our choice, not the papers'.
+    imitate: float = Field(default=0.0, ge=0, description="weight of L1 to the pictures, at first")
+    imitate_end: float = Field(default=0.0, ge=0, description="and after imitate_images")
+    imitate_images: int = Field(default=1_000_000, gt=0)
+    imitate_share: float = Field(default=0.5, gt=0, le=1, description="of a batch's heads, those that imitate")
 
 
 def check_variant(name: str) -> Variant:
@@ -114,6 +120,7 @@ def plan_of(training: AvatarTraining, model: AvatarConfig) -> Plan:
     """Few rays first, then all of them (appendix A.1); Next3D's stay as they are."""
     t = training
     side = min(t.coarse_resolution, model.neural_resolution)
+    imitation = {"imitate": Curve(knots=((0, t.imitate), (t.imitate_images, t.imitate_end)))} if t.imitate else {}
     return Plan(
         phases=(
             Phase(name="coarse", images=t.coarse_images, settings={"neural_resolution": side}),
@@ -122,6 +129,7 @@ def plan_of(training: AvatarTraining, model: AvatarConfig) -> Plan:
         curves={
             "swap": Curve(knots=((0, 1.0), (t.swap_images, t.swap))),
             "blur": Curve(knots=((0, t.blur), (t.blur_images, 0.0))),
+            **imitation,
         },
     )
 
@@ -135,6 +143,7 @@ class AvatarObjective:
         person: the parametric model of the batch's codes.
         faces: fitted faces spread over the data set, from which snapshots are drawn.
         discriminator: options of `AvatarConfig.discriminator`.
+        glimpse: latents of pictures, told their cameras; where ``training.imitate`` asks for them.
     """
 
     networks: Mapping[str, nn.Module]
@@ -149,14 +158,17 @@ class AvatarObjective:
         person: Person,
         faces: Faces,
         discriminator: Mapping[str, object] | None = None,
+        glimpse: Glimpse | None = None,
     ) -> None:
-        self.model, self.training, self.faces = model, training, faces
+        self.model, self.training, self.faces, self.glimpse = model, training, faces, glimpse
         self.mesh = AvatarMesh(person, model)
         self.generator = generator_of(model)
         self.next3d = isinstance(model, Next3DConfig)
         options = {"image_channels": 9 if self.next3d else 7, **(discriminator or {})}
         self.discriminator = Discriminator(model.discriminator(**options))
         self.networks = {"generator": self.generator, "discriminator": self.discriminator, "mesh": self.mesh}
+        if glimpse is not None:
+            self.networks["glimpse"] = glimpse
         self._made: list[tuple[Shown, Tensor]] = []  # heads and drawings that the discriminator has yet to judge
         t = training
         self.r1 = t.r1 if t.r1 is not None else 4.0 if self.next3d else 8.0
@@ -177,6 +189,8 @@ class AvatarObjective:
     def render(self, batch: Batch, moment: Moment, learning: bool = False) -> AvatarOutput:
         """New heads with the batch's meshes, seen from its cameras; ``learning`` also moves the mean style."""
         z, told = self._latents(batch, moment)
+        if learning:
+            z = torch.cat([self._glimpsed(batch, moment), z])[: len(z)]
         return self.generator(
             z,
             batch["camera"],
@@ -212,7 +226,13 @@ class AvatarObjective:
         if self.training.reuse:
             self._made.append((Shown(made.image.detach(), made.raw.detach()), drawn))
         loss = generator_loss(self.logits(Shown(made.image, made.raw), drawn, batch["camera"], moment))
-        return loss, {"generator": loss}
+        count, weight = self._imitating(batch, moment), number(moment, "imitate")
+        if not count:
+            return loss, {"generator": loss}
+        real = self.real(batch, moment)
+        pairs = (made.image, real.image), (made.raw, real.raw)
+        apart = torch.stack([(a[:count] - b[:count]).abs().mean() for a, b in pairs if b is not None]).sum()
+        return loss + weight * apart, {"generator": loss, "imitation": apart}
 
     def smooth_density(self, batch: Batch, moment: Moment) -> Named:
         """Density differs little between neighbours."""
@@ -307,6 +327,18 @@ class AvatarObjective:
         size = len(label), self.model.mapping.z_size
         z = torch.randn(size, generator=moment.generator, device=moment.device)
         return z, swapped(label, moment, number(moment, "swap"))
+
+    def _imitating(self, batch: Batch, moment: Moment) -> int:
+        """How many of a batch's heads, the first ones, are to be its pictures."""
+        wanted = self.glimpse is not None and number(moment, "imitate") > 0
+        return max(1, round(self.training.imitate_share * len(batch["image"]))) if wanted else 0
+
+    def _glimpsed(self, batch: Batch, moment: Moment) -> Tensor:
+        """Latents of those."""
+        count = self._imitating(batch, moment)
+        if self.glimpse is None or not count:
+            return batch["image"].new_zeros(0, self.model.mapping.z_size)
+        return self.glimpse(batch["image"][:count], batch["camera"][:count])
 
     def _pose(self, batch: Batch) -> SurfaceMap | Views:
         with torch.no_grad():

@@ -26,7 +26,7 @@ SECTION = {
         "ema": 0.5,
     },
     "model": MODEL, "next3d": NEXT3D, "discriminator": DISCRIMINATOR,
-    "objective": {"coarse_resolution": 8, "coarse_images": 6, "r1_every": 3},
+    "objective": {"coarse_resolution": 8, "coarse_images": 6, "r1_every": 3, "imitate": 2.0},
 }  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def test_a_variant_is_trained_published_and_read_again(project, variant):
     config = read_config(out)
     assert (config["system"], config["variant"], config["step"]) == ("avatar", variant, 6)
     last = json.loads((project / "m.json").read_text())["last"]
-    assert {"generator", "discriminator", "r1", "density"} <= set(last)
+    assert {"generator", "discriminator", "r1", "density", "imitation"} <= set(last)
     found = load_prior(out, project / "data/priors")
     assert isinstance(found.generator, Next3DGenerator) == (variant == "next3d")
     drawn = faces(2)
