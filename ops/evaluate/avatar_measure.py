@@ -115,8 +115,11 @@ def by_frames(
 
     Frames come evenly from the first two thirds of a clip, or from there by chance and in any order; the last third
     judges. Unordered ones are not measured for one frame alone. ``likeness_alone`` leaves identity and motion out.
+    ``psnr_gain`` is what further frames add to the PSNR of the same picture drawn from the first frame alone: pictures
+    differ far more than that among themselves.
     """
     found: dict[str, dict[str, Any]] = {ORDERED: {}, UNORDERED: {}}
+    alone: dict[int, list[float]] = {}
     for order, entries in found.items():
         for count in counts if order == ORDERED else [n for n in counts if n > 1]:
             rows = []
@@ -130,7 +133,8 @@ def by_frames(
                 frames = [take.frames[n] for n in spread(judged, tests)]
                 shown = drawn(method.build([take.frames[n] for n in chosen]), frames)
                 row = judge.likeness(pictures(frames), shown) if likeness_alone else compare(judge, frames, shown)
-                rows.append(row)
+                gain = np.subtract(row["psnr"], alone.setdefault(number, row["psnr"])).tolist()
+                rows.append({**row, "psnr_gain": gain} if count > 1 else row)
             if rows:
                 entries[str(count)] = summarise(rows)
     return found
@@ -142,22 +146,26 @@ def against_truth(
     """What only the studio knows: views nobody showed, and the expression that was asked for.
 
     Returns:
-        ``unseen_psnr`` by number of frames, over the true head; ``expression``: mean distance of the units fitted to
+        ``unseen_psnr`` by number of frames, over the true head, and ``unseen_gain``, the same less that of one frame,
+        picture by picture; ``expression``: mean distance of the units fitted to
         the drawn picture from the true ones of the driver; ``expression_floor``: the same of the true picture, below
         which nothing can be measured. Mind the counts: pictures in which no face was fitted do not count.
     """
     unseen: dict[str, Any] = {}
+    gains: dict[str, Any] = {}
+    alone: dict[int, list[float]] = {}
     for count in counts:
-        values: list[float] = []
-        groups: list[int] = []
+        values: dict[int, list[float]] = {}
         for number, take in enumerate(takes):
             build, _ = take.split()
             if take.unseen is None or count > len(build):
                 continue
-            values += unseen_psnr(method.build([take.frames[n] for n in spread(build, count)]), take)
-            groups += [number] * (len(values) - len(groups))
+            values[number] = unseen_psnr(method.build([take.frames[n] for n in spread(build, count)]), take)
+            alone.setdefault(number, values[number])
         if values:
-            unseen[str(count)] = intervals.mean(np.array(values), np.array(groups))
+            unseen[str(count)] = _by_take(values)
+        if values and count > 1:
+            gains[str(count)] = _by_take({n: np.subtract(found, alone[n]).tolist() for n, found in values.items()})
     errors: dict[str, list[float]] = {"expression": [], "expression_floor": []}
     owners = []
     for number, take in enumerate(takes):
@@ -172,8 +180,15 @@ def against_truth(
             owners.append(number)
     return {
         "unseen_psnr": unseen,
+        "unseen_gain": gains,
         **{name: intervals.mean(np.array(values), np.array(owners)) for name, values in errors.items()},
     }
+
+
+def _by_take(values: Mapping[int, Sequence[float]]) -> dict[str, Any]:
+    """The mean over all pictures; takes are drawn whole."""
+    groups = np.repeat(list(values), [len(found) for found in values.values()])
+    return intervals.mean(np.concatenate([np.array(found) for found in values.values()]), groups)
 
 
 def unseen_psnr(avatar: Avatar, take: Take) -> list[float]:

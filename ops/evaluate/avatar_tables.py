@@ -65,7 +65,7 @@ def frames(protocol: Protocol, checkpoints: dict[str, Path], setting: Setting) -
             f"{name}_{count}": number_of(value)
             for count, values in found.items()
             for name, value in values.items()
-            if name not in ("l1", "gaze", "faces")
+            if name not in ("l1", "gaze", "faces", "psnr_gain")
         }
     return rows
 

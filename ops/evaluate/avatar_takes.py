@@ -8,7 +8,7 @@ clips, without such truth.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,9 +23,12 @@ from ops.runtime.errors import LineamentError
 from ops.store.clips import encode_clip
 from ops.store.pictures import decode, resize
 from ops.store.reader import ShardDataset
+from ops.train.export import read_config
+from ops.train.footage import Footage
 
 FILMED = 192  # pixels of the studio's frames at least: smaller faces cannot be tracked; unpublished: our choice
-RATE = 8.0  # frames a second: fewer than films have, so that few frames show much; unpublished: our choice
+SMALLEST = 16  # pixels: only the records are read
+RATE = 4.0  # frames a second: fewer than films have, so that few frames show much; unpublished: our choice
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,12 @@ class Take:
         frames: fitted frames, all usable, in order.
         expressions: (F, 52) true face units; None where nobody knows them.
         unseen: other views of the first frame; None where there are none.
-        trained: whether it may have been part of training.
     """
 
     name: str
     frames: list[Frame] = field(repr=False)
     expressions: np.ndarray | None = field(default=None, repr=False)
     unseen: Unseen | None = field(default=None, repr=False)
-    trained: bool = False
 
     def split(self, share: float = 2 / 3) -> tuple[list[int], list[int]]:
         """Numbers of the frames to build from, and of those to be judged by (section 4.2.3: 200 and 100 of 300)."""
@@ -129,20 +130,34 @@ def around(camera: np.ndarray, degrees: Sequence[float]) -> np.ndarray:
     return np.concatenate(views) if views else np.zeros((0, 25), np.float32)
 
 
-def shard_takes(shards: Path, count: int, frames: int, side: int, trained: bool) -> list[Take]:
-    """The last ``count`` clips of a folder of clip shards, with at most ``frames`` frames each, evenly.
+def untrained_clips(shards: Path, encoders: Mapping[str, Path]) -> list[int]:
+    """Numbers of the clips in a folder of shards that none of the encoders has learnt from.
+
+    Those trained on clips hold the last ones back, as :meth:`ops.train.footage.Footage.split` says. Where they were
+    trained on other shards than these, no clip can be said to be new to them. Pictures of the same people may have
+    been trained on, by these and by the generator.
 
     Args:
-        trained: whether training has seen these shards.
+        encoders: name to folder of a checkpoint.
     """
-    if not count:
+    footage = Footage(shards, SMALLEST)
+    left = set(footage.numbers)
+    for record in map(read_config, encoders.values()):
+        if "clips" in record:
+            trained, held_out = footage.split(record["params"]["objective"]["held_out"])
+            left &= set(held_out.numbers) if trained.hash == record["clips"] else set()
+    return sorted(left)
+
+
+def shard_takes(shards: Path, numbers: Sequence[int], frames: int, side: int) -> list[Take]:
+    """Clips of a folder of shards by number, with at most ``frames`` frames each, evenly."""
+    if not numbers:
         return []
     dataset, recogniser = ShardDataset(shards), load_recogniser("dlib_128d")
-    numbers = range(max(0, len(dataset) - count), len(dataset))
-    return [_of_shard(dataset, n, frames, side, recogniser, trained) for n in numbers]
+    return [_of_shard(dataset, n, frames, side, recogniser) for n in numbers]
 
 
-def _of_shard(data: ShardDataset, number: int, frames: int, side: int, recogniser: Recogniser, trained: bool) -> Take:
+def _of_shard(data: ShardDataset, number: int, frames: int, side: int, recogniser: Recogniser) -> Take:
     fields = data.read(number)
     label = json.loads(fields["json"])
     taken = []
@@ -153,4 +168,4 @@ def _of_shard(data: ShardDataset, number: int, frames: int, side: int, recognise
         who = recogniser.embed([resize(picture, CHIP)])[0]
         name = f"{data.key(number)}#{label['frames'][n]}"
         taken.append(Frame(name, None, resize(picture, side), **known, residual=label["residual"][n], who=who))
-    return Take(data.key(number), taken, trained=trained)
+    return Take(data.key(number), taken)

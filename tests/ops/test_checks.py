@@ -13,7 +13,16 @@ import torch
 
 from models.camera import intrinsics, pack_label, pose_on_sphere
 from ops import checks
-from ops.checks import CheckParams, Verdict, cameras_are_valid, counts_add_up, curves_are_finite, gates_of, run_gate
+from ops.checks import (
+    CheckParams,
+    Verdict,
+    cameras_are_valid,
+    counts_add_up,
+    curves_are_finite,
+    gates_of,
+    more_frames_help,
+    run_gate,
+)
 from ops.dag import Dag
 from ops.store import pictures, tables
 from ops.store.reader import ShardDataset
@@ -283,6 +292,24 @@ def test_no_camera_and_no_curve(tmp_path: Path) -> None:
     assert cameras_are_valid(np.empty((0, 25)), CheckParams()).passed
     (tmp_path / "curves.csv").write_text("step,loss\n")
     assert not curves_are_finite(tmp_path / "curves.csv").passed
+
+
+@pytest.mark.parametrize(
+    ("most", "passed", "words"),
+    [
+        ({"mean": 0.3, "interval": [0.1, 0.5]}, True, "8 frames: better: +0.3 dB over one, 95 % interval 0.1 to 0.5"),
+        ({"mean": 0.3, "interval": [-0.1, 0.7]}, True, "neither better nor worse"),
+        ({"mean": -0.3, "interval": [-0.5, -0.1]}, False, "worse: -0.3 dB"),
+        ({"mean": 0.3, "interval": None}, True, "not measured"),
+    ],
+)
+def test_more_frames_fail_only_where_the_interval_says_so(most: dict, passed: bool, words: str) -> None:
+    fewer = {"mean": 0.6, "interval": [0.5, 0.7]}
+    ordered = {"1": {}, "2": {"psnr_gain": fewer}, "8": {"psnr_gain": most}}
+    found = more_frames_help({"encoders": {"recurrent": {"by_frames": {"ordered": ordered}}}})
+    assert found.passed == passed
+    assert words in found.message
+    assert more_frames_help({"encoders": {}}).passed
 
 
 def test_not_made_yet_is_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

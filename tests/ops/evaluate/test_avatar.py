@@ -14,13 +14,14 @@ from ops.apply.source import Frame
 from ops.evaluate import avatar, avatar_measure, avatar_prior
 from ops.evaluate.avatar_faces import Judge, gaze, see, summarise
 from ops.evaluate.avatar_measure import find_encoders, load_methods, same_identity, unseen_psnr
-from ops.evaluate.avatar_takes import Take, shard_takes, spread, studio_takes
+from ops.evaluate.avatar_takes import Take, shard_takes, spread, studio_takes, untrained_clips
 from ops.evaluate.features import load_features
 from ops.evaluate.identity import load_recogniser
 from ops.runtime.errors import LineamentError
 from ops.store.pictures import decode, encode_jpeg
 from ops.store.reader import ShardDataset
 from ops.store.tar import ShardWriter
+from ops.train.footage import Footage
 from tests.conftest import ROOT
 from tests.ops.apply import tinyavatars
 
@@ -65,6 +66,8 @@ def place(tmp_path_factory, takes):
         label["identity"] = frames[0].identity.tolist()
         fields = {f"f{n:04d}.jpg": encode_jpeg(f.picture) for n, f in enumerate(frames)}
         writer.add("c" * 16 + "-0000", {**fields, "json": json.dumps(label).encode()})
+    summary = {"samples": 1, "resolution": 64, "hash": ShardDataset(root / "data/shards/clips").hash}
+    (root / "data/shards/clips/dataset.json").write_text(json.dumps(summary))
     (root / "params.yaml").write_text(PARAMS)
     return root
 
@@ -94,7 +97,13 @@ def test_the_stage_measures_generators_and_encoders(place, weights, monkeypatch)
     assert set(recurrent["by_frames"]["ordered"]) == {"1", "2"}
     assert set(recurrent["by_frames"]["unordered"]) == {"2"}
     assert recurrent["truth"]["unseen_psnr"]["2"]["n"] == 2, "the clip of the shards has no truth"
-    assert [take["trained"] for take in found["protocol"]["takes"]] == [False, False, True]
+    assert len(found["protocol"]["takes"]) == 3, "of encoders that learnt on pictures alone no clip is excluded"
+    gain, ordered = recurrent["by_frames"]["ordered"]["2"]["psnr_gain"], recurrent["by_frames"]["ordered"]
+    assert gain["mean"] == pytest.approx(ordered["2"]["psnr"]["mean"] - ordered["1"]["psnr"]["mean"], abs=0.01)
+    assert gain["n"] == 6
+    unseen = recurrent["truth"]["unseen_psnr"]
+    apart = unseen["2"]["mean"] - unseen["1"]["mean"]
+    assert recurrent["truth"]["unseen_gain"]["2"]["mean"] == pytest.approx(apart, abs=0.01)
     assert recurrent["same"]["faces"]["n"] == 6
     for name in ("heads_avatar", "heads_next3d", "reenactment", "frames"):
         assert decode((place / f"data/evaluation/avatar/{name}.png").read_bytes()).ndim == 3
@@ -197,11 +206,34 @@ def test_held_out_people_are_fitted_near_their_truth(takes):
 
 
 def test_clips_of_shards_come_back(place, takes):
-    (take,) = shard_takes(place / "data/shards/clips", 5, 4, 64, trained=True)
+    (take,) = shard_takes(place / "data/shards/clips", [0], 4, 64)
     assert [f.name.rsplit("#")[-1] for f in take.frames] == ["0", "4", "7", "11"]
     np.testing.assert_array_equal(take.frames[1].expression, takes[0].frames[4].expression)
-    assert take.trained
-    assert shard_takes(place / "data/shards/clips", 0, 4, 64, trained=True) == []
+    assert shard_takes(place / "data/shards/clips", [], 4, 64) == []
+
+
+def test_no_clip_is_judged_by_that_was_trained_on(tmp_path):
+    with ShardWriter(tmp_path / "clips", per_shard=8) as writer:
+        label = {"identity": [0.0], "expression": [[0.0]], "camera": [[0.0] * 25]}
+        for number in range(5):
+            writer.add(f"{number:016x}-0000", {"f0000.jpg": b"", "json": json.dumps(label).encode()})
+    summary = {"samples": 5, "resolution": 16, "hash": ShardDataset(tmp_path / "clips").hash}
+    (tmp_path / "clips/dataset.json").write_text(json.dumps(summary))
+    footage, held_out = Footage(tmp_path / "clips", 16).split(0.4)
+    assert held_out.numbers == [3, 4]
+    encoders = {}
+    for name, facts in {
+        "recurrent": {"clips": footage.hash},
+        "image_encoders": {},
+        "other": {"clips": "others"},
+    }.items():
+        encoders[name] = tmp_path / name
+        encoders[name].mkdir()
+        record = {"params": {"objective": {"held_out": 0.4}}, **facts}
+        (encoders[name] / "config.json").write_text(json.dumps(record))
+    assert untrained_clips(tmp_path / "clips", {"a": encoders["image_encoders"]}) == [0, 1, 2, 3, 4]
+    assert untrained_clips(tmp_path / "clips", {n: encoders[n] for n in ("recurrent", "image_encoders")}) == [3, 4]
+    assert untrained_clips(tmp_path / "clips", encoders) == []
 
 
 def eyes(image, points, shift):

@@ -39,13 +39,14 @@ def results():
         "cross": {name: value for name, value in compared(0, 0).items() if name not in ("psnr", "l1")},
         "by_frames": {"ordered": {"1": compared(20), "4": compared(23)}, "unordered": {"4": compared(22)}},
         "truth": {
+            "unseen_gain": {"4": intervals.mean(np.array([1.40625, 1.40625]), np.arange(2))},
             "unseen_psnr": {"1": intervals.mean(np.array([17.25, 17.25])), "4": intervals.mean(np.array([18.75]))},
             "expression": intervals.mean(np.full(3, 0.171875)),
             "expression_floor": intervals.mean(np.full(3, 0.046875)),
         },
         "reconstruction": {**compared(24.5), "fd_mobilenetv2": distance},
     }
-    takes = [{"name": "a", "frames": 15, "trained": False}, {"name": "b", "frames": 15, "trained": True}]
+    takes = [{"name": "a", "frames": 15}, {"name": "b", "frames": 15}]
     about = {"samples": 48, "identity": "csim_dlib_128d", "takes": takes}
     return {"protocol": about, "generators": {"avatar": generator}, "encoders": {"recurrent": method}, "why_not": ""}
 
@@ -70,11 +71,12 @@ def test_every_number_is_shown_with_its_count(tmp_path):
     assert shown["frames"].count("<figure><svg") == 3
     for words in ("recurrent encoders, 4, unordered", ">23<", 'class="curve dash"'):
         assert words in shown["frames"], words
-    for words in ("17.2", "18.8", "0.172", "0.0469"):
+    for words in ("17.2", "18.8", "1.41", "0.172", "0.0469"):
         assert words in shown["truth"], words
     assert "24.5" in shown["reconstruction"]
     assert [shown[name].count("<img") for name in ("generators", "reenactment", "frames")] == [1, 1, 1]
-    assert "training has seen them" in shown["limits"]
+    assert "2 clips" in shown["limits"]
+    assert "finds no face" not in shown["limits"]
     assert "trained on other shards" in shown["limits"]
     assert dict(page.facts)["PSNR of one frame, driven (n = 4)"] == "21.5 dB"
 
@@ -84,6 +86,8 @@ def test_where_no_face_was_found_there_is_a_dash_and_the_count(tmp_path):
     found["encoders"]["recurrent"]["same"] = compared(21.5, faces=0)
     shown = {s.anchor: s.content for s in avatar.page(write(tmp_path, found), HOW).whole()}
     assert "–" in shown["reenactment"]
+    assert "recurrent encoders: the detector finds no face" in shown["limits"]
+    assert "InvertAvatar: the detector" not in shown["limits"]
 
 
 def test_without_encoders_the_generator_is_shown_and_the_rest_says_why(tmp_path):
