@@ -10,6 +10,7 @@ that follows it as soon as a worker takes it; what was run by hand is reported b
 import itertools
 import json
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ import dagster as dg
 from assets.execution import LAST_LINES, stream_patiently
 from assets.metadata import numbers
 from assets.project import project_root
+from ops.ledger import digest
 from ops.runtime.errors import LineamentError
 from ops.versioning import DVC, dvc, environment
 
@@ -201,7 +203,7 @@ def watch_queue(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
 def report(context: dg.OpExecutionContext, name: str) -> None:
     """Record a finished experiment as an event of the asset ``experiments``, unless that was done already."""
     for entry in listed():
-        if entry["name"] == name and not known(context.instance, entry["rev"]):
+        if entry["name"] == name and entry["rev"] not in reported(context.instance):
             context.log_event(event(entry))
 
 
@@ -227,29 +229,34 @@ def event(entry: dict[str, Any]) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(ASSET, description=f"dvc exp apply {entry['name']}", metadata=metadata, tags=tags)
 
 
-def known(instance: dg.DagsterInstance, revision: str) -> bool:
-    """Whether an experiment is in the event log."""
+def reported(instance: dg.DagsterInstance) -> set[str]:
+    """The revisions of the experiments in the event log."""
     records = instance.fetch_materializations(dg.AssetRecordsFilter(dg.AssetKey(ASSET)), limit=1000).records
     events = (record.asset_materialization for record in records)
-    return any((found.tags or {}).get(REVISION) == revision for found in events if found)
+    return {found.tags[REVISION] for found in events if found and found.tags and REVISION in found.tags}
 
 
 @dg.sensor(
     name="experiments_by_hand",
     minimum_interval_seconds=60,
     description="Reports experiments that were run by hand, by `dvc exp run`.",
+    default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def watch_experiments(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    seen = set(json.loads(context.cursor or "[]"))
+    words = ["git", "for-each-ref", "--format=%(objectname)", "refs/exps"]  # which spares asking DVC
+    refs = subprocess.run(words, cwd=project_root(), capture_output=True, text=True, check=False).stdout
+    state = digest(refs)
+    if not refs or state == context.cursor:
+        return dg.SkipReason("no new experiment")
     try:
         entries = listed()
     except LineamentError as error:
         return dg.SkipReason(f"trying again: {error}")
-    fresh = [entry for entry in entries if entry["rev"] not in seen]
+    told = reported(context.instance)
+    fresh = [entry for entry in entries if entry["rev"] not in told]
     for entry in fresh:
-        if not known(context.instance, entry["rev"]):
-            context.instance.report_runless_asset_event(event(entry))
-    context.update_cursor(json.dumps([entry["rev"] for entry in entries]))
+        context.instance.report_runless_asset_event(event(entry))
+    context.update_cursor(state)
     return dg.SkipReason(f"{len(fresh)} new experiments" if fresh else "no new experiment")
 
 

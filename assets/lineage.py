@@ -13,7 +13,10 @@ from assets.state import DATA_VERSION
 from ops.dag import Dag, StageSpec, Unit, unit_name
 from ops.ledger import Workspace
 
-REPORT = "data/report/index.html"
+REPORT = "data/report"
+GROUP_PAGES = {"raw": "data", "labels": "labels", "shards": "data"}  # all that is not of one system
+PAGES = {word: word for word in ("giraffe", "heads", "portrait", "avatar", "labels", "protocols")}
+PAGES |= {"latent": "avatar", "image": "avatar", "recurrent": "avatar"}
 FORCE = dg.Field(bool, default_value=False, description="Run the command even if DVC finds nothing changed.")
 
 
@@ -45,6 +48,12 @@ def _mapping(feeds: dict[str, set[str | None]], children: set[str | None]) -> dg
     return dg.StaticPartitionMapping({key: {str(child) for child in fed} for key, fed in feeds.items()})
 
 
+def report_page(spec: StageSpec) -> str:
+    """The page of the report that shows what a stage made; the entry where no page is its own."""
+    words = (PAGES[word] for word in spec.name.split("_") if word in PAGES)
+    return f"{REPORT}/{GROUP_PAGES.get(spec.meta.group) or next(words, 'index')}.html"
+
+
 def asset_spec(dag: Dag, spec: StageSpec, workspace: Workspace) -> dg.AssetSpec:
     """What an asset says of a stage."""
     metadata: dict[str, Any] = {
@@ -53,8 +62,7 @@ def asset_spec(dag: Dag, spec: StageSpec, workspace: Workspace) -> dg.AssetSpec:
         "makes": dg.MetadataValue.text(", ".join(spec.template.outs)),
         "parameters": dg.MetadataValue.text(", ".join(name or file for file, name in spec.template.params)),
     }
-    if (dag.root / REPORT).is_file():
-        metadata["report"] = dg.MetadataValue.path(str(dag.root / REPORT))
+    metadata["report"] = dg.MetadataValue.path(str(dag.root / report_page(spec)))
     return dg.AssetSpec(
         spec.name,
         deps=[dependency(dag, spec, dag.stages[parent]) for parent in dag.stage_parents(spec.name)],

@@ -11,10 +11,13 @@ from typing import Any
 
 import dagster as dg
 
+from assets.columns import described
 from ops import data_versions
 from ops.dag import Unit
 from ops.runtime.errors import LineamentError
+from ops.store import tables
 
+LONGEST_NAME = 30  # characters that fit into the UI's column of names
 THUMBNAIL = 320  # px: pictures in metadata live in the event log, so they are small
 
 
@@ -23,13 +26,16 @@ def describe(root: Path, unit: Unit) -> dict[str, dg.MetadataValue]:
     found: dict[str, dg.MetadataValue] = {}
     for path in unit.metrics:
         if path.endswith(".json") and (root / path).is_file():
-            found.update({name: _number(value) for name, value in numbers(json.loads((root / path).read_text()))})
+            named = numbers(json.loads((root / path).read_text()))
+            found.update({shown(name): _number(value) for name, value in named})
     for path in unit.outs:
         if path.endswith(".png") and (root / path).is_file():
             found["preview"] = dg.MetadataValue.md(f"![{path}]({thumbnail(root / path)})")
             found["preview file"] = dg.MetadataValue.path(str(root / path))
         elif path.endswith(".parquet") and (root / path).is_file():
-            found |= _table(root / path)
+            found |= _table(root / path, unit.stage)
+        elif (root / path / tables.CRAWL).is_file():
+            found |= _table(root / path / tables.CRAWL, unit.stage)
         elif path.startswith(f"{data_versions.SHARDS}/") and (root / path / data_versions.SUMMARY).is_file():
             found |= _changes(root, Path(path))
     return found
@@ -54,6 +60,11 @@ def numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + name, value
 
 
+def shown(name: str) -> str:
+    """A number's name as the UI can show it: a long one may break behind its dots."""
+    return name if len(name) <= LONGEST_NAME else name.replace(".", ". ")
+
+
 def thumbnail(path: Path) -> str:
     """A picture of at most 320 px a side as a data URI, as PNG or JPEG, whichever is smaller."""
     from PIL import Image
@@ -74,11 +85,11 @@ def _number(value: float | int) -> dg.MetadataValue:
     return dg.MetadataValue.int(value) if isinstance(value, int) else dg.MetadataValue.float(value)
 
 
-def _table(path: Path) -> dict[str, dg.MetadataValue]:
+def _table(path: Path, stage: str) -> dict[str, dg.MetadataValue]:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(path)
-    columns = [dg.TableColumn(field.name, str(field.type)) for field in file.schema_arrow]
+    columns = [dg.TableColumn(f.name, str(f.type), described(stage, f.name)) for f in file.schema_arrow]
     return {
         "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
         "dagster/row_count": dg.MetadataValue.int(file.metadata.num_rows),

@@ -34,7 +34,6 @@ INPUT_VERSION = "dagster/input_data_version/"
 INPUT_POINTER = "dagster/input_event_pointer/"
 RECORD = "lineament/record"  # the digest of the dvc.lock entry that an event stands for
 UP_TO_DATE = "up_to_date_by_dvc"  # the check that says what `dvc status` says
-NEVER_ASKED: Status = {}
 NO_POINTER = "NULL"
 BEFORE_ALL = "-1"  # for a partitioned input, Dagster compares the versions before and after the pointer
 
@@ -164,11 +163,12 @@ class Journal:
         return told
 
 
-def tell_agreement(instance: dg.DagsterInstance, dag: Dag, status: Status, before: Status) -> None:
-    """Report the check that Dagster's view is DVC's, of each stage for which `dvc status` says other than before."""
+def tell_agreement(instance: dg.DagsterInstance, dag: Dag, status: Status, before: Status | None) -> None:
+    """Report the check that Dagster's view is DVC's, of each stage for which `dvc status` says other than before; of
+    all stages where it was never asked."""
     for spec in dag.stages.values():
         units = [unit.name for unit in spec.units.values()]
-        if [status.get(name) for name in units] != [before.get(name) for name in units]:
+        if before is None or [status.get(name) for name in units] != [before.get(name) for name in units]:
             instance.report_runless_asset_event(agreement(spec, status))
 
 
@@ -203,7 +203,7 @@ def sync_with_dvc(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         status = dvc_status(root)
         journal = Journal.open(context.instance, root, status)
         told = journal.tell()
-        tell_agreement(context.instance, journal.dag, status, before.get("status", NEVER_ASKED))
+        tell_agreement(context.instance, journal.dag, status, before.get("status"))
     except LineamentError as error:
         return dg.SkipReason(f"trying again: {error}")
     context.update_cursor(json.dumps({"signature": state, "status": status}))

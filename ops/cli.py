@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -272,7 +273,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it went well, 1 with a message when it did not."""
     arguments = parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        code = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except LineamentError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

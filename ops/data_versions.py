@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ops.crawl.raw import TABLE
 from ops.curate import takedown
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
@@ -192,7 +191,7 @@ def taken_down(root: Path) -> set[str]:
     """
     taken = takedown.read(root / takedown.LIST)
     found = set(taken.ids)
-    for crawled in sorted((root / RAW).glob(f"*/{TABLE}")):
+    for crawled in sorted((root / RAW).glob(f"*/{tables.CRAWL}")):
         found |= takedown.addressed(crawled, taken.urls)
     return found
 

@@ -57,7 +57,7 @@ def _instance(_: argparse.Namespace) -> int:
     from ops import instance
 
     file, slots = instance.prepare(Path(), _home())
-    print(f"{file}: GPU stages at a time: {slots}")
+    print(f"{file}, which Dagster reads: the project's dagster.yaml; GPU stages at a time: {slots}")
     return 0
 
 

@@ -26,7 +26,7 @@ from ops.store.seen import Seen, number_of
 from ops.store.spool import Spool
 from ops.store.tar import Shard, ShardWriter, index_path
 
-TABLE = "crawl.parquet"
+TABLE = tables.CRAWL
 SCHEMA = tables.schema(
     pa.field("name", pa.string()),
     pa.field("bytes", pa.int64()),

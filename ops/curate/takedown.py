@@ -15,16 +15,19 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ops.crawl.raw import RawPicture
 from ops.runtime.errors import LineamentError
 from ops.runtime.publish import publish
 from ops.store import tables
+
+if TYPE_CHECKING:
+    from ops.crawl.raw import RawPicture
 
 LIST = Path("data/takedown.csv")
 COLUMNS = ("id", "sha256", "url", "phash", "reason", "date")

@@ -29,6 +29,7 @@ from ops.store.seen import Seen
 
 ROW_GROUP = 65_536  # rows that are read at a time by who looks for one; unpublished: our choice
 WIDE_GROUP = 2_048  # the same where rows hold lists, such as landmarks: about 12 MB; unpublished: our choice
+CRAWL = "crawl.parquet"  # beside raw shards: a row for every picture that was ever offered
 _HEAD = r"-h\d+$"
 BASE = (pa.field("id", pa.string()), pa.field("kept", pa.bool_()), pa.field("reason", pa.string()))
 NAMES = [field.name for field in BASE]

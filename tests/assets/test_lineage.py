@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from assets.columns import COLUMNS, described
 from assets.definitions import definitions
-from assets.lineage import dependency
+from assets.lineage import dependency, report_page
+from ops.crawl import raw
+from ops.curate import align, balance, camera, detect, heads, landmarks, parse, screen, segment
 from ops.dag import Dag
+from ops.fit import body, clips, face
+from ops.report.__main__ import ENTRY
+from ops.report.__main__ import PAGES as REPORT_PAGES
 
 from .conftest import DVC_YAML, PARAMS_YAML, Project
 
@@ -122,6 +129,32 @@ def test_the_projects_own_lineage_loads() -> None:
     for stage, spec in dag.stages.items():
         if stage.startswith("train_"):
             assert spec.meta.pool == "gpu"
+
+
+def test_the_report_has_a_page_for_each_stage() -> None:
+    dag = Dag.load(ROOT)
+    found = {stage: Path(report_page(spec)).name for stage, spec in dag.stages.items()}
+    assert set(found.values()) <= {*REPORT_PAGES, ENTRY}
+    wanted = {"crawl": "data", "heads": "labels", "train_parser": "labels", "shards_heads": "data", "report": "index"}
+    wanted |= {"train_heads": "heads", "invert_heads": "heads", "train_image_encoders": "avatar"}
+    assert {stage: f"{page}.html" for stage, page in wanted.items()}.items() <= found.items()
+
+
+def test_every_column_of_a_label_table_is_described() -> None:
+    tables = {"crawl": raw, "fit_face": face, "fit_body": body, "track_clips": clips, "balance": balance}
+    tables |= {"screen": screen, "detect": detect, "landmarks": landmarks, "align": align, "camera": camera}
+    tables |= {"segment": segment, "heads": heads, "parse": parse}
+    found = {(stage, name) for stage, module in tables.items() for name in module.SCHEMA.names}
+    assert [(stage, name) for stage, name in found if not described(stage, name)] == []
+    assert set(COLUMNS) == {name for _, name in found}, "and none that there is not"
+
+
+def test_loading_imports_nothing_heavy() -> None:
+    """The webserver, the daemon and every run load the definitions; seconds there are seconds everywhere."""
+    script = "import sys, assets.definitions; print(*[n for n in sys.argv[1:] if n in sys.modules])"
+    heavy = ["torch", "cv2", "webdataset", "pandas", "scipy", "ray", "PIL", "dvc", "anny"]
+    done = subprocess.run([sys.executable, "-c", script, *heavy], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_a_selection_parses(project: Project) -> None:

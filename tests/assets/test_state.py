@@ -33,6 +33,9 @@ def test_nothing_known_then_all_known(project: Project, sync: Sync) -> None:
     assert "crawl@studio" in str(sync())
     assert agree(project) == set()
     assert events(project) == len(project.dag.units)
+    checks = [dg.AssetCheckKey(dg.AssetKey(stage), UP_TO_DATE) for stage in project.dag.stages]
+    latest = project.instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
+    assert all(latest[key].event.asset_check_evaluation.passed for key in checks), "also what DVC says of them"
 
 
 def test_upstream_alone_run_with_new_data(project: Project, sync: Sync) -> None:

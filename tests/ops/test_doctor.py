@@ -172,3 +172,9 @@ def test_messages_as_json_for_those_who_collect_logs(
     record = json.loads(capsys.readouterr().err)
     assert (record["stage"], record["message"]) == ("screen", 'said "so"')
     assert record["time"].endswith("+00:00")
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly() -> None:
+    words = f"set -o pipefail; {sys.executable} -m ops.cli weights | true"
+    done = subprocess.run(["bash", "-c", words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

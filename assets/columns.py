@@ -1,0 +1,72 @@
+"""What the columns of the label tables hold, for the UI: one line each, with its unit."""
+
+# By column; where a column means something else in a table of one stage, STAGES has it.
+COLUMNS = {
+    "id": "first 16 hex digits of the sha256 of the original bytes; -h1, -h2 … for several heads of a picture",
+    "kept": "whether the sample goes on to the next step",
+    "reason": "why it was rejected; empty where it is kept",
+    "source": "the source in params.yaml that it came from",
+    "name": "what the source calls it: a path, an address",
+    "bytes": "size of the original file",
+    "shard": "the raw shard that holds it",
+    "url": "address that it was fetched from",
+    "licence": "as its source or owner states it",
+    "width": "pixels, EXIF rotation applied",
+    "height": "pixels, EXIF rotation applied",
+    "format": "image format, by its first bytes",
+    "svd_ratio": "share of the ten largest singular values; high means blurred",
+    "laplacian": "variance of the Laplacian; low means blurred",
+    "phash": "perceptual hash, by which near duplicates are found",
+    "duplicate_of": "id of the picture that it repeats",
+    "x0": "left edge of the face's box, pixels",
+    "y0": "upper edge of the face's box, pixels",
+    "x1": "right edge of the face's box, pixels",
+    "y1": "lower edge of the face's box, pixels",
+    "faces": "faces or heads found in the picture",
+    "keypoints": "six points of the face, x and y in pixels",
+    "score": "the network's confidence, 0 to 1",
+    "points": "landmarks: x, y in pixels, then depth in the same scale",
+    "quad": "corners of the square crop, pixels: top left, bottom left, bottom right, top right",
+    "crop_size": "side of the crop, pixels",
+    "camera": "25 values: camera-to-world matrix (16), then intrinsics by the crop's side (9)",
+    "yaw": "azimuth of the camera, degrees; 0 in front, +90 on the subject's left, ±180 behind",
+    "pitch": "elevation of the camera, degrees",
+    "roll": "tilt in the picture plane, degrees",
+    "residual": "how far the solution misses the landmarks, % of the outer eye distance",
+    "distance": "of the camera from the head's middle, world units (2.7 a metre)",
+    "mask_ratio": "share of the crop that shows the person",
+    "identity": "80 codes of the head's shape",
+    "expression": "52 face units, 0 to 1",
+    "pose": "of the head: rotation as an axis times its angle, then translation",
+    "converged": "whether the fit came to rest",
+    "shape": "10 codes of the body's shape",
+    "visibility": "of each body point, 0 to 1",
+    "box": "of the head: x, y, width, height in pixels",
+    "presence": "probability that there is a head",
+    "flip_error": "how far the answers for picture and mirror image differ, degrees",
+    "disagreement": "how far two ways to label it differ",
+    "outside": "share of the crop that lies beyond the picture",
+    "view": "front, side or back",
+    "method": "what the camera comes from: the face's landmarks, or the network of heads",
+    "parsing_ratio": "share of the crop that the parsing gives to the person",
+    "occlusion": "share of the face covered by something else",
+    "shares": "share of the crop of each of the 19 classes",
+    "clip": "id of the clip that the frame is of",
+    "frame": "number of the frame in its clip, from 0",
+    "shot": "number of the shot between two cuts, from 0",
+    "time": "seconds from the clip's beginning",
+    "bin": "group of azimuths",
+    "duplicates": "how often training sees it in an epoch, so that all sides count alike",
+}
+STAGES = {
+    "fit_body": {
+        "pose": "axis times angle of six joints",
+        "points": "33 body points, x and y in crop sides",
+        "residual": "how far the solution misses the body points",
+    },
+}
+
+
+def described(stage: str, column: str) -> str | None:
+    """What a column of a stage's table holds; None where nobody has said it."""
+    return STAGES.get(stage, {}).get(column) or COLUMNS.get(column)
