@@ -25,6 +25,7 @@ from ops.runtime.stage import Stage, stage
 from ops.store import parsing, pictures
 from ops.store.tar import Shard, ShardWriter, TarWriter, shard_paths
 from ops.studio import rubbish
+from ops.studio.avatar import Avatar
 from ops.studio.crawl import Studio
 from ops.studio.params import StudioParams
 from ops.studio.people import stream
@@ -98,7 +99,7 @@ def render(payload: tuple[StudioParams, LessonsParams, int], out: Path) -> None:
     with TarWriter(out) as tar:
         for view_number in range(params.views):
             view, shot = studio.shot(FIRST + number, view_number)
-            truth = _truth(number, view)
+            truth = _truth(number, view, studio.avatar(FIRST + number))
             picture = rubbish.sensor_noise(shot.picture, rng)
             tar.add(f"p{number:05d}v{view_number:03d}", _fields(picture, shot.parsing, truth))
         for extra in range(int(rng.poisson(params.sceneries * params.views))):
@@ -109,21 +110,19 @@ def render(payload: tuple[StudioParams, LessonsParams, int], out: Path) -> None:
             view = draw_view(_about_the_front(studio_params, params), studio.model, FIRST + number, FACE_NUMBERS + face)
             avatar = studio.avatar(FIRST + number)
             shot = photograph(studio.model, avatar, view)
-            truth = _truth(number, view) | {
-                "codes": {"identity": avatar.identity_code.tolist(), "expression": view.expression.tolist()}
-            }
             picture = rubbish.sensor_noise(shot.picture, stream(params.seed, 41, number, face))
-            tar.add(f"f{number:05d}v{face:03d}", _fields(picture, shot.parsing, truth))
+            tar.add(f"f{number:05d}v{face:03d}", _fields(picture, shot.parsing, _truth(number, view, avatar)))
 
 
 def _about_the_front(studio: StudioParams, params: LessonsParams) -> StudioParams:
     return studio.model_copy(update={"azimuth_front_share": 1.0, "azimuth_front_spread": params.face_spread})
 
 
-def _truth(number: int, view: View) -> dict[str, Any]:
-    """What is known of a head's place and turn."""
+def _truth(number: int, view: View, avatar: Avatar) -> dict[str, Any]:
+    """What is known of a head: who it is, its codes, its place and turn."""
     return {
         "identity": number,
+        "codes": {"identity": avatar.identity_code.tolist(), "expression": view.expression.tolist()},
         "azimuth": view.azimuth,
         "elevation": view.elevation,
         **head_square(view.camera, np.deg2rad(view.roll)),

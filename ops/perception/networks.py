@@ -42,3 +42,14 @@ def network(name: str, folder: Path) -> Network:
         LineamentError: its file is missing or damaged.
     """
     return Network(require(name, folder))
+
+
+def constants(path: Path) -> dict[str, np.ndarray]:
+    """The learned numbers in a .tflite file by their names there, which end in Kernel, Bias or Alpha."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # a delegate would take them out of sight
+    interpreter = Interpreter(str(path), num_threads=1, experimental_op_resolver_type=plain)
+    interpreter.allocate_tensors()
+    learned = [d for d in interpreter.get_tensor_details() if d["name"].endswith(("/Kernel", "/Bias", "/Alpha"))]
+    return {detail["name"]: interpreter.get_tensor(detail["index"]) for detail in learned}

@@ -3,10 +3,13 @@
 Two of them, of half of the people each: ``teacher`` stands behind the landmark loss of AniPortraitGAN's training,
 ``judge`` reads the codes of generated faces again when they are evaluated. What a generator has learnt to make the one
 say, it has not learnt to make the other say.
+
+Both begin where :mod:`ops.train.coefficients_start` left them, likewise of other people each.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -21,12 +24,14 @@ from torch.nn import functional as F
 from models.coefficients import Coefficients, CoefficientsConfig
 from models.parametric.person import IDENTITY, Person, load_person
 from ops.curate.crop import crop_quad, square_quad
-from ops.curate.lessons import FACES_HELD_OUT, FACES_TRAIN
+from ops.curate.lessons import FACES_HELD_OUT, FACES_TRAIN, TRAIN
 from ops.curate.sheets import contact_sheet
-from ops.evaluate.features import load_features
+from ops.perception.facemesh_layers import layers
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
+from ops.store.tar import file_sha256
+from ops.train import coefficients_start
 from ops.train.lessons import Lesson, before, head_quad, look_ahead, read_lessons, to_tensor
 from ops.train.loop import numerics
 from ops.train.settings import TrainerParams
@@ -35,14 +40,19 @@ from ops.train.supervised import LearningParams, learn, publish_network
 ROLES = ("teacher", "judge")
 MILLIMETRES = 1000 / 2.7  # in a world unit
 VARIES = 0.02  # deviation above which a code counts as one that the lessons teach; unpublished: our choice
+LARGEST = 10  # identity codes that move landmarks most: the principal components come in order
+COARSE = 32  # pixels across the coarse faces that a reader is measured on, too
 
 
 class TrainCoefficientsParams(Params):
     learning: LearningParams = LearningParams(lr=2e-3, weight_decay=0.05)
+    start: bool = Field(default=True, description="begin with what other people of the studio taught, where it fits")
     windows: int = Field(default=40000, ge=1, description="different ones to learn on")  # unpublished: our choice
+    side: int = Field(default=96, ge=16, description="of the windows, pixels")  # unpublished: our choice
     model: CoefficientsConfig = CoefficientsConfig()
-    coarsest: int = Field(default=28, ge=8, description="pixels across the coarsest faces")  # our choice
-    landmarks: float = Field(default=0.02, ge=0, description="weight of squared millimetres beside codes")  # our choice
+    azimuth: float = Field(default=50, ge=0, description="degrees to which other lessons count as faces")  # our choice
+    clean: float = Field(default=0.6, ge=0, le=1, description="share of windows with their own colours and grain")
+    coarsest: int = Field(default=24, ge=8, description="pixels across the coarsest faces")  # our choice
 
 
 class Mirror(NamedTuple):
@@ -80,31 +90,60 @@ def main(s: Stage[TrainCoefficientsParams], lessons: Path, weights: Path, out: P
     p = s.params
     if role not in ROLES:
         raise LineamentError(f"train_coefficients has no role {role!r}; choose {' or '.join(ROLES)}.")
-    everyone, data = read_lessons(lessons / FACES_TRAIN)
+    (faces, data), (others, more) = (read_lessons(lessons / part) for part in (FACES_TRAIN, TRAIN))
+    everyone = faces + [one for one in others if one.head and abs(one.truth["azimuth"]) <= p.azimuth]
     taught = [lesson for lesson in everyone if lesson.truth["identity"] % 2 == ROLES.index(role)]
     if not taught:
         raise LineamentError(f"{lessons}: no face for the {role} to learn on. Raise lessons.people or lessons.faces.")
-    people, trunk = load_person(), load_features(weights)
+    people = load_person()
     torch.manual_seed(p.learning.seed + ROLES.index(role))
-    network = Coefficients(p.model, trunk.network)
+    network = Coefficients(p.model, layers(weights))
+    started = p.start and coefficients_start.fill(network, role)
     seed = 2 * p.learning.seed + ROLES.index(role)
-    config = {"system": "coefficients", "role": role, "params": p.model_dump(mode="json"), "trunk": trunk.digest}
+    config: dict[str, Any] = {"system": "coefficients", "role": role, "params": p.model_dump(mode="json")}
+    config |= {"start": file_sha256(coefficients_start.START) if started else None}
     mirror = Mirror.of(people)
     with numerics(TrainerParams(threads=p.learning.threads), torch.device("cpu")):
-        features, answers = look_ahead(s, network, partial(draw, taught, mirror, p), p.windows, seed=seed, cover=0.0)
-    network.normalise(features)
-    network.middle.copy_(answers.mean(0))
-    network.width.copy_(answers.std(0, unbiased=False))
+        seen, answers = look_ahead(
+            s, network, partial(draw, taught, mirror, p), p.windows, seed=seed, cover=0.0, clean=p.clean
+        )
+    if not started:
+        network.measure(seen, answers)
     basis = landmark_basis(people)
-    curves = learn(s, network, partial(loss, features, answers, basis, p), p.learning, config=config, data=data)
-    publish_network(s, network, curves, out, config=config, data=data)
+    weight = code_weights(network, basis)
+    lesson = partial(loss, seen, answers, weight, basis, p.learning.batch)
+    curves = learn(s, network, lesson, p.learning, config=config, data=data + more)
+    publish_network(s, network, curves, out, config=config, data=data + more)
     held_out, _ = read_lessons(lessons / FACES_HELD_OUT)
-    faces = [face_of(lesson, head_quad(lesson.truth, len(lesson.picture)), p.model.side) for lesson in held_out]
-    with torch.inference_mode():
-        found = torch.cat(network(to_tensor(faces)), dim=1)
+    windows = [face_of(lesson, head_quad(lesson.truth, len(lesson.picture)), p.side) for lesson in held_out]
     true = torch.from_numpy(np.stack([np.concatenate(codes_of(lesson)) for lesson in held_out]))
-    s.metrics({"held_out": measure(true, found, network.middle, basis), "last": curves.last()})
-    s.preview(_sheet(faces, people, true, found))
+    found, coarse = (
+        _answers(network, [coarsen(w, pixels) for w in windows]) for pixels in (p.side, min(COARSE, p.side))
+    )
+    names = people.expression_names
+    s.metrics(
+        {
+            "taught": len(taught),
+            "held_out": measure(true, found, network.middle, basis, names),
+            "held_out_coarse": measure(true, coarse, network.middle, basis, names),
+            "last": curves.last(),
+        }
+    )
+    s.preview(_sheet(windows, people, true, found))
+
+
+@torch.inference_mode()
+def _answers(network: Coefficients, faces: list[np.ndarray]) -> Tensor:
+    return torch.cat(network(to_tensor(faces)), dim=1)
+
+
+def coarsen(face: np.ndarray, pixels: int) -> np.ndarray:
+    """A face (side, side, 3) as it looks at so many pixels, at its own size."""
+    side = len(face)
+    if pixels >= side:
+        return face
+    coarse = cv2.resize(face, (pixels, pixels), interpolation=cv2.INTER_AREA)
+    return cv2.resize(coarse, (side, side), interpolation=cv2.INTER_LINEAR)
 
 
 def codes_of(lesson: Lesson) -> tuple[np.ndarray, np.ndarray]:
@@ -124,15 +163,12 @@ def draw(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A face as a generator might draw it, (side, side, 3) uint8, coarser or finer, and its codes (132,) float32."""
     lesson = lessons[rng.integers(len(lessons))]
-    size, side = len(lesson.picture), params.model.side
-    truth = lesson.truth
+    size, truth = len(lesson.picture), lesson.truth
     centre = np.array([truth["x"], truth["y"]]) * size + truth["side"] * size * rng.normal(0, 0.02, 2)
     lean = np.deg2rad(truth["roll"] + rng.normal(0, 2))
-    face = face_of(lesson, square_quad(centre, truth["side"] * size * np.exp(rng.normal(0, 0.03)), lean), side)
-    if params.coarsest < side:
-        pixels = int(rng.integers(params.coarsest, side + 1))
-        coarse = cv2.resize(face, (pixels, pixels), interpolation=cv2.INTER_AREA)
-        face = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_LINEAR)
+    face = face_of(lesson, square_quad(centre, truth["side"] * size * np.exp(rng.normal(0, 0.03)), lean), params.side)
+    pixels = np.exp(rng.uniform(np.log(min(params.coarsest, params.side)), np.log(params.side)))
+    face = coarsen(face, round(pixels))
     codes = codes_of(lesson)
     if rng.random() < 0.5:
         face, codes = face[:, ::-1], mirror.codes(*codes)
@@ -145,46 +181,69 @@ def landmark_basis(people: Person) -> Tensor:
     return units[:, people.landmarks68] * MILLIMETRES
 
 
-def loss(
-    features: Tensor,
-    answers: Tensor,
-    basis: Tensor,
-    params: TrainCoefficientsParams,
-    network: nn.Module,
-    rng: np.random.Generator,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Of one batch: codes in deviations, and the landmarks that they make, as Equation 9 will compare them."""
-    assert isinstance(network, Coefficients)
-    chosen = torch.from_numpy(rng.integers(0, len(features), params.learning.batch))
-    wanted = answers[chosen]
-    seen = network.read(features[chosen])
+def code_weights(network: Coefficients, basis: Tensor) -> Tensor:
+    """(132,) what a deviation of each code weighs: about 1 in the mean of those that matter, 0 where a code is still.
+
+    Identities weigh by how far they move the landmarks, which Equation 9 will compare. Expressions weigh by how much
+    they vary, for a look moves no landmark.
+    """
     varies = network.width > VARIES
-    codes = F.smooth_l1_loss(seen, (wanted - network.middle) / network.width.clamp_min(VARIES), reduction="none")
-    codes = codes[:, varies].mean()
-    wrong = network.middle + network.width * seen - wanted
-    landmarks = torch.tensordot(wrong, basis, 1).square().sum(-1).mean()
-    return codes + params.landmarks * landmarks, {"codes": codes, "landmarks_mm2": landmarks}
+    millimetres = basis.square().sum(-1).mean(1).sqrt() * network.width
+    units = network.width[IDENTITY:]
+    counted = units[varies[IDENTITY:]]
+    parts = (
+        millimetres[:IDENTITY] / millimetres[:LARGEST].mean().clamp_min(1e-6),
+        units / (counted.mean() if len(counted) else 1),
+    )
+    return torch.cat(parts) * varies
 
 
-def measure(true: Tensor, found: Tensor, middle: Tensor, basis: Tensor) -> dict[str, Any]:
+def loss(
+    features: Tensor, answers: Tensor, weight: Tensor, basis: Tensor, batch: int, network: nn.Module,
+    rng: np.random.Generator,
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    """Of one batch: squared errors of the codes in deviations, weighed; beside it the error of their landmarks."""
+    assert isinstance(network, Coefficients)
+    chosen = torch.from_numpy(rng.integers(0, len(features), batch))
+    wanted, seen = answers[chosen], network.read(features[chosen])
+    total = (weight * (seen - (wanted - network.middle) / network.width.clamp_min(VARIES)).square()).mean()
+    with torch.no_grad():
+        wrong = torch.tensordot(network.middle + network.width * seen - wanted, basis, 1)
+    return total, {"codes": total, "landmarks_mm": wrong.norm(dim=-1).mean()}
+
+
+def measure(true: Tensor, found: Tensor, middle: Tensor, basis: Tensor, names: Sequence[str]) -> dict[str, Any]:
     """Errors on faces of people who were not in the lessons, beside those of always answering with the mean.
 
     Args:
         true, found: (N, 132) codes. middle: (132,) mean of the lessons. basis: from :func:`landmark_basis`.
+        names: of the expression units.
+
+    Returns:
+        correlations of the codes about their means, all together and ``units`` one by one; errors of codes; landmarks.
     """
-    varies = true[:, IDENTITY:].std(0) > VARIES
-    numbers: dict[str, Any] = {"pictures": len(true), "expression_units": int(varies.sum())}
-
-    def centred(codes: Tensor) -> Tensor:
-        return (codes - codes.mean(0)).flatten()
-
-    for name, part in (("expression", slice(IDENTITY, None)), ("identity", slice(0, IDENTITY))):
-        t, f = (codes[:, part] if name == "identity" else codes[:, part][:, varies] for codes in (true, found))
-        numbers[f"{name}_correlation"] = float(F.cosine_similarity(centred(t), centred(f), dim=0))
-        numbers[f"{name}_error"] = float((f - t).abs().mean())
+    units = [n for n in range(len(names)) if true[:, IDENTITY + n].std() > VARIES]
+    numbers: dict[str, Any] = {"pictures": len(true), "expression_units": len(units)}
+    parts = {
+        "expression": [IDENTITY + n for n in units],
+        "identity": list(range(IDENTITY)),
+        "identity_largest": list(range(LARGEST)),
+    }
+    for name, part in parts.items():
+        numbers[f"{name}_correlation"] = _correlation(true[:, part], found[:, part])
+        numbers[f"{name}_error"] = float((found[:, part] - true[:, part]).abs().mean())
     for name, answer in (("landmarks_mm", found), ("landmarks_mm_mean_face", middle.expand_as(true))):
         numbers[name] = float(torch.tensordot(answer - true, basis, 1).norm(dim=-1).mean())
-    return {key: value if isinstance(value, int) else round(value, 4) for key, value in numbers.items()}
+    numbers = {key: value if isinstance(value, int) else round(value, 4) for key, value in numbers.items()}
+    places = {names[n]: IDENTITY + n for n in units}
+    numbers["units"] = {name: round(_correlation(true[:, [k]], found[:, [k]]), 3) for name, k in places.items()}
+    return numbers
+
+
+def _correlation(true: Tensor, found: Tensor) -> float:
+    """Of codes (N, K), each about its own mean."""
+    t, f = ((codes - codes.mean(0)).flatten() for codes in (true, found))
+    return float(F.cosine_similarity(t, f, dim=0))
 
 
 def _sheet(faces: list[np.ndarray], people: Person, true: Tensor, found: Tensor, shown: int = 16) -> np.ndarray:

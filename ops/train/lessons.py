@@ -11,14 +11,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.trunk import OnTrunk
 from ops.curate.crop import crop_quad, square_quad
 from ops.runtime.errors import LineamentError
 from ops.runtime.stage import Stage
@@ -88,14 +87,15 @@ def scenery(picture: np.ndarray, size: int, rng: np.random.Generator) -> np.ndar
     return crop_quad(picture, square_quad(centre, side, rng.uniform(0, 2 * np.pi)), size)
 
 
-def spoil(images: Tensor, rng: np.random.Generator, *, cover: float) -> Tensor:
+def spoil(images: Tensor, rng: np.random.Generator, *, cover: float, clean: float = CLEAN) -> Tensor:
     """Change colours, sharpness and grain of (N, 3, S, S) pictures in [-1, 1]; cover a part of some.
 
     Args:
         cover: share of the pictures of which a part is covered.
+        clean: share left as they are, but for that.
     """
     n, _, side, _ = images.shape
-    clean = torch.from_numpy(rng.random(n) < CLEAN)[:, None, None, None]
+    as_it_is = torch.from_numpy(rng.random(n) < clean)[:, None, None, None]
 
     def draw(*shape: int) -> Tensor:
         return torch.from_numpy(rng.random(shape, dtype=np.float32))
@@ -109,7 +109,7 @@ def spoil(images: Tensor, rng: np.random.Generator, *, cover: float) -> Tensor:
     soft = torch.nn.functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
     x = torch.lerp(x, soft, (draw(n, 1, 1, 1) * 1.6 - 0.6).clamp_min(0))
     x = x + 0.1 * draw(n, 1, 1, 1) * (draw(*x.shape) - 0.5)
-    x = torch.where(clean, images, x.clamp(0, 1) * 2 - 1)
+    x = torch.where(as_it_is, images, x.clamp(0, 1) * 2 - 1)
     for number in np.flatnonzero(rng.random(n) < cover):
         high, wide = rng.integers(side // 8, side // 3, 2)
         top, left = rng.integers(0, side - high), rng.integers(0, side - wide)
@@ -122,16 +122,24 @@ def to_tensor(images: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
 
 
+class Looks(Protocol):
+    """A network whose first layers are frozen."""
+
+    def features(self, window: Tensor, /) -> Tensor:
+        """(N, 3, side, side) windows in [-1, 1] to what these layers see."""
+
+
 def look_ahead(
     s: Stage[Any],
-    network: OnTrunk,
+    network: Looks,
     draw: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]],
     count: int,
     *,
     seed: int,
     cover: float,
+    clean: float = CLEAN,
 ) -> tuple[Tensor, Tensor]:
-    """Windows as a network's frozen layers see them, which is the same in every step: (N, 96, h, w), and their answers.
+    """Windows as a network's frozen layers see them, which is the same in every step: (N, C, h, w), and their answers.
 
     Args:
         s: the stage, for its progress.
@@ -140,12 +148,13 @@ def look_ahead(
         count: of windows.
         seed: of what is drawn.
         cover: share of the windows of which a part is covered.
+        clean: share of the windows left as they are, but for that.
     """
     features, answers = [], []
     for first in s.progress(range(0, count, TOGETHER), desc="windows", unit="batch"):
         rng = np.random.default_rng([seed, 1, first])
         windows, wanted = zip(*(draw(rng) for _ in range(min(TOGETHER, count - first))))
         with torch.inference_mode():
-            features.append(network.features(spoil(to_tensor(list(windows)), rng, cover=cover)))
+            features.append(network.features(spoil(to_tensor(list(windows)), rng, cover=cover, clean=clean)))
         answers.append(torch.from_numpy(np.stack(wanted)))
     return torch.cat(features).clone(), torch.cat(answers)

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from models.coefficients import Coefficients, CoefficientsConfig
 from models.parametric.person import load_person
 from ops.curate.crop import from_crop, quad_side, square_quad
 from ops.curate.lessons import FACES_HELD_OUT, FACES_TRAIN, FIRST, HELD_OUT, TRAIN
@@ -17,8 +18,8 @@ from ops.perception.trained import coefficients as trained_coefficients
 from ops.perception.trained import parser
 from ops.runtime.errors import LineamentError
 from ops.store.parsing import CLASSES
-from ops.train import coefficients
-from ops.train.coefficients import MILLIMETRES, Mirror, codes_of, landmark_basis
+from ops.train import coefficients, coefficients_start
+from ops.train.coefficients import MILLIMETRES, Mirror, code_weights, codes_of, landmark_basis
 from ops.train.coefficients import measure as measure_codes
 from ops.train.headpose import TrainHeadposeParams, answer, draw, draw_window, measure
 from ops.train.lessons import Lesson, head_quad, read_lessons, spoil, to_tensor
@@ -29,8 +30,8 @@ PARAMS = {
     "lessons": {"people": 3, "held_out": 1, "views": 3, "faces": 2, "size": 64, "sceneries": 0.4, "seed": 5},
     "train_coefficients": {
         "windows": 8,
+        "side": 32,
         "learning": {"steps": 4, "batch": 4, "threads": 1},
-        "model": {"side": 32, "channels": 4, "hidden": 4},
     },
     "train_parser": {
         "learning": {"steps": 6, "batch": 4, "threads": 1},
@@ -91,6 +92,7 @@ def test_readers_of_codes_are_taught_each_on_people_of_its_own(lessons, weights,
         return original(s, network, draw, *rest, **more)
 
     monkeypatch.setattr(coefficients, "look_ahead", watch)
+    assert coefficients_start.START.is_file()
     for role in coefficients.ROLES:
         words = ["lessons", str(weights), role, "--role", role, "--metrics", f"{role}.json", "--preview", "codes.png"]
         assert coefficients.main(words) == 0
@@ -99,6 +101,7 @@ def test_readers_of_codes_are_taught_each_on_people_of_its_own(lessons, weights,
     held_out = json.loads(Path("judge.json").read_text())["held_out"]
     assert held_out["pictures"] == 2
     assert held_out["landmarks_mm"] > 0
+    assert len(held_out["units"]) == held_out["expression_units"]
     network = trained_coefficients(Path("judge"))
     assert not network.training
     identity, expression = network(torch.zeros(1, 3, 20, 20))
@@ -127,7 +130,8 @@ def test_a_reader_is_measured_beside_the_mean_face():
     g = torch.Generator().manual_seed(0)
     true = torch.cat([torch.randn(30, 80, generator=g), torch.rand(30, 52, generator=g)], dim=1)
     middle = true.mean(0)
-    right, mean = measure_codes(true, true, middle, basis), measure_codes(true, middle.expand_as(true), middle, basis)
+    names = load_person().expression_names
+    right, mean = (measure_codes(true, found, middle, basis, names) for found in (true, middle.expand_as(true)))
     assert right["expression_correlation"] == pytest.approx(1)
     assert (right["landmarks_mm"], right["identity_error"]) == (0, 0)
     assert right["landmarks_mm_mean_face"] == mean["landmarks_mm"] > 1
@@ -224,3 +228,28 @@ def test_a_parser_is_taught_published_and_loaded(lessons, monkeypatch):
 def test_a_folder_without_people_is_named(lessons, tmp_path):
     with pytest.raises(LineamentError, match="no such folder"):
         read_lessons(tmp_path / "none")
+
+
+def test_every_reader_starts_from_its_own_part_of_the_file_or_from_nothing():
+    readers = [Coefficients(CoefficientsConfig()) for _ in coefficients.ROLES]
+    before = readers[0].trunk[0].conv.weight.clone()
+    for reader, role in zip(readers, coefficients.ROLES):
+        assert coefficients_start.fill(reader, role)
+    assert torch.equal(readers[0].trunk[0].conv.weight, before)
+    assert not torch.equal(readers[0].expression[-1].weight, readers[1].expression[-1].weight)
+    assert (readers[0].width[80:] > 0.05).sum() > 20  # units that it was taught
+    other = Coefficients(CoefficientsConfig(expression=64))
+    width = other.width.clone()
+    assert not coefficients_start.fill(other, "teacher")
+    assert torch.equal(other.width, width)
+
+
+def test_codes_that_never_change_weigh_nothing():
+    reader = Coefficients(CoefficientsConfig())
+    basis = landmark_basis(load_person())
+    reader.width[:] = 0.5
+    reader.width[3] = reader.width[90] = 0
+    weight = code_weights(reader, basis)
+    assert weight[[3, 90]].tolist() == [0, 0]
+    assert weight[0] > 3 * weight[40] > 0  # the first component moves landmarks most
+    assert weight[80:][reader.width[80:] > 0].mean() == pytest.approx(1, abs=0.05)

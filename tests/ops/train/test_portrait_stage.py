@@ -118,7 +118,7 @@ def test_the_second_stage_enlarges_what_the_first_has_learnt(project, capsys):
 
 def write_reader(folder, **sizes):
     torch.manual_seed(3)
-    reader = Coefficients(CoefficientsConfig(side=32, channels=4, hidden=4, **sizes))
+    reader = Coefficients(CoefficientsConfig(identity_channels=4, expression_channels=4, **sizes))
     record = {"system": "coefficients", "params": {"model": reader.config.model_dump(mode="json")}}
     folder.mkdir(parents=True)
     tensors = {"network": dict(reader.state_dict())}
