@@ -1,10 +1,10 @@
 """Where the readers of codes begin: what many people of the studio, whom no source and no lesson shows, taught them.
 
 A laptop renders a few hundred faces in the time that the demo has, and so few teach next to nothing of expressions
-(held-out correlation 0.0). What is here was learned once from 300 people with 8 faces each, half of them for either
-reader, so that the two still know nothing of each other's. Made again with parameters ``lessons: {people: 301,
+(held-out correlation 0.0). What is here was learned once from 520 people with 8 faces each, half of them for either
+reader, so that the two still know nothing of each other's. Made again with parameters ``lessons: {people: 520,
 held_out: 1, views: 1, faces: 8, size: 160, seed: 90211, extent_max: 1.5, sceneries: 0}`` and ``train_coefficients:
-{start: false, azimuth: 0, clean: 1, windows: 2900, learning: {steps: 900, batch: 64, lr: 2.0e-3, threads: 1}}``:
+{start: false, azimuth: 0, clean: 1, windows: 4600, learning: {steps: 900, batch: 64, lr: 2.0e-3, threads: 1}}``:
 
     python -m ops.curate.lessons lessons --params start.yaml
     python -m ops.train.coefficients lessons data/weights/embedded teacher --role teacher --params start.yaml
