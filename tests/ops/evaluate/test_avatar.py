@@ -21,6 +21,7 @@ from ops.runtime.errors import LineamentError
 from ops.store.pictures import decode, encode_jpeg
 from ops.store.reader import ShardDataset
 from ops.store.tar import ShardWriter
+from ops.train.checkpoint import Checkpoint, write_into
 from ops.train.footage import Footage
 from tests.conftest import ROOT
 from tests.ops.apply import tinyavatars
@@ -230,7 +231,7 @@ def test_no_clip_is_judged_by_that_was_trained_on(tmp_path):
         encoders[name] = tmp_path / name
         encoders[name].mkdir()
         record = {"params": {"objective": {"held_out": 0.4}}, **facts}
-        (encoders[name] / "config.json").write_text(json.dumps(record))
+        write_into(encoders[name], "config.json", Checkpoint({}, record))
     assert untrained_clips(tmp_path / "clips", {"a": encoders["image_encoders"]}) == [0, 1, 2, 3, 4]
     assert untrained_clips(tmp_path / "clips", {n: encoders[n] for n in ("recurrent", "image_encoders")}) == [3, 4]
     assert untrained_clips(tmp_path / "clips", encoders) == []
