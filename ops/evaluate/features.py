@@ -8,7 +8,9 @@ by which pictures are resized: with another of these they are computed anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -56,16 +58,29 @@ class MobileNetFeatures:
 
     def embed(self, images: Iterable[np.ndarray]) -> np.ndarray:
         """Square pictures, each (H, H, 3) uint8, one after the other to (N, 1280) float32, in constant memory."""
-        return self.levels(images)[:, LOW:]
+        return self._over(images, self.network, self.network.dimensions)
 
-    @torch.inference_mode()
     def levels(self, images: Iterable[np.ndarray]) -> np.ndarray:
         """As :meth:`embed`, (N, 72 + 1280): the features of the first layers, then the others."""
-        found = [np.zeros((0, LOW + self.network.dimensions), np.float32)]
-        for part in batches(of_one_size(images), self.batch):
-            maps = self.network.maps(self.prepare(part))
+
+        def see(part: Tensor) -> Tensor:
+            maps = self.network.maps(part)
             pooled = [*maps[:3], self.network.last(maps[-1])]
-            found.append(torch.cat([values.mean(dim=(2, 3)) for values in pooled], dim=1).cpu().numpy())
+            return torch.cat([values.mean(dim=(2, 3)) for values in pooled], dim=1)
+
+        return self._over(images, see, LOW + self.network.dimensions)
+
+    @torch.inference_mode()
+    def _over(self, images: Iterable[np.ndarray], see: Callable[[Tensor], Tensor], width: int) -> np.ndarray:
+        """What a network sees in all pictures, (N, width); the next ones are resized while it looks at these."""
+        found = [np.zeros((0, width), np.float32)]
+        with ThreadPoolExecutor(1) as aside:
+            now: Future[Tensor] | None = None
+            for part in chain(batches(of_one_size(images), self.batch), [None]):
+                upcoming = None if part is None else aside.submit(self.prepare, part)
+                if now is not None:
+                    found.append(see(now.result()).cpu().numpy())
+                now = upcoming
         return np.concatenate(found)
 
     def prepare(self, images: Sequence[np.ndarray]) -> Tensor:
