@@ -9,7 +9,7 @@ from pathlib import Path
 from ops.crawl.files import files_below
 from ops.crawl.raw import RawPicture
 from ops.crawl.sources import FolderSource
-from ops.store.pictures import FORMATS, sniff
+from ops.store.pictures import KINDS, sniff
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".mp4"}
 MAX_BYTES = 512 * 2**20  # unpublished: our choice; a larger file is no photo
@@ -31,7 +31,7 @@ def _is_wanted(path: Path) -> bool:
 def _looks_like_a_picture(path: Path) -> bool:
     try:
         with open(path, "rb") as stream:
-            return sniff(stream.read(16)) in FORMATS.values()
+            return sniff(stream.read(16)) in KINDS
     except OSError:
         return False  # a file without a picture's name that cannot be opened is none of ours
 

