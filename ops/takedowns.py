@@ -16,7 +16,13 @@ from ops.runtime.errors import LineamentError
 from ops.runtime.params import load_params
 from ops.store.pictures import decode, picture_problem
 from ops.store.tar import file_sha256
-from ops.trace import LABELS, RAW, ids_of, remember, rows_of, seen_by
+from ops.trace import LABELS, RAW, held, ids_of, remember, rows_of, seen_by
+
+_WHAT_NOW = (
+    "`dvc repro` takes it out of everything downstream; commit the list.",
+    "The original bytes stay in data/raw, whose shards never change. To be rid of them too, delete data/raw/SOURCE and "
+    "run `dvc repro crawl@SOURCE`: what the list names by id, sha256 or address is not stored again.",
+)
 
 
 def add_command(root: Path, words: list[str], reason: str = "") -> str:
@@ -29,7 +35,7 @@ def add_command(root: Path, words: list[str], reason: str = "") -> str:
     remember(root)  # who saw what must stay known when the shards are made anew
     fresh = takedown.add(({**row, "reason": reason} for row in rows), root / takedown.LIST)
     lines = [f"{fresh} new on {takedown.LIST}, which git tracks.", *_reach(root, rows)]
-    return "\n".join([*lines, "`dvc repro` takes it out of everything downstream; commit the list."])
+    return "\n".join([*lines, *_WHAT_NOW])
 
 
 def list_command(root: Path) -> str:
@@ -54,6 +60,7 @@ def _reach(root: Path, rows: list[dict[str, str]]) -> list[str]:
     for place in seen_by(root, keys):
         seen[place.kind, place.where] = seen.get((place.kind, place.where), 0) + 1
     lines += [f"{kind} {where} was trained on {count} of them" for (kind, where), count in sorted(seen.items())]
+    lines += [f"{where} still holds {count} of them: run `dvc repro`" for where, count in held(root, keys).items()]
     if keys and not seen:
         lines.append("No checkpoint that is known here was trained on it.")
     return lines

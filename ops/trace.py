@@ -99,12 +99,27 @@ def _labels(root: Path, key: str) -> Iterator[Place]:
 
 
 def _shards(root: Path, key: str) -> Iterator[Place]:
-    for folder in sorted((root / SHARDS).glob("*")):
-        if not any(folder.glob("*.tar")):
-            continue
+    for folder in _folders(root):
         where = str(folder.relative_to(root))
         for name in _shards_with(root, folder, key):
             yield Place(key, "shards", f"{where}/{name}.tar", "a training sample")
+
+
+def _folders(root: Path) -> list[Path]:
+    """The folders of training shards, those of held-out samples too."""
+    return sorted({path.parent for path in (root / SHARDS).glob("**/*.tar")})
+
+
+def held(root: Path, keys: Iterable[str]) -> dict[str, int]:
+    """How many of some samples each folder of training shards holds now; those that hold none are left out."""
+    wanted, found = pa.array(sorted(set(keys)), pa.string()), {}
+    for folder in _folders(root) if len(wanted) else ():
+        indices = [str(path.with_suffix(".index.parquet")) for path in shard_paths(folder)]
+        samples = ds.dataset(indices, format="parquet").to_table(columns=["key"]).column("key")
+        there = pc.is_in(wanted, value_set=pc.replace_substring_regex(samples, "-.*$", "").unique())
+        if pc.any(there).as_py():
+            found[str(folder.relative_to(root))] = pc.sum(there).as_py()
+    return found
 
 
 def _shards_with(root: Path, folder: Path, key: str) -> list[str]:

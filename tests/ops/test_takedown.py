@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -175,3 +176,28 @@ def test_any_list_is_read_or_a_clear_error(tmp_path_factory, text):
         takedown.read(path)
     except LineamentError as error:
         assert str(path) in str(error)  # noqa: PT017  either outcome is right
+
+
+def test_it_says_which_shards_still_hold_it_the_held_out_ones_too(project, capsys):
+    with ShardWriter(Path("data/shards/heads/held_out"), 2) as writer:
+        for name in ("a-h2", "d"):
+            key = project[name[0]] + name[1:]
+            writer.add(key, {"json": b"{}"})
+    assert cli.main(["takedown", "add", project["d"], project["a"]]) == 0
+    said = capsys.readouterr().out
+    assert "data/shards/faces still holds 1 of them: run `dvc repro`" in said
+    assert "data/shards/heads/held_out still holds 2 of them" in said
+    assert "delete data/raw/SOURCE" in said
+    assert cli.main(["lineage", project["d"]]) == 0
+    assert "data/shards/heads/held_out/000000.tar" in capsys.readouterr().out
+    assert cli.main(["takedown", "add", project["e"]]) == 0
+    assert "still holds" not in capsys.readouterr().out
+
+
+def test_who_deletes_the_raw_shards_is_rid_of_the_bytes(project):
+    assert cli.main(["takedown", "add", project["b"]]) == 0
+    outcomes({})
+    assert any(project["b"] in shard.keys for shard in ShardDataset(Path("data/raw/mine")).shards), "raw never changes"
+    shutil.rmtree("data/raw/mine")
+    run()
+    assert not any(project["b"] in shard.keys for shard in ShardDataset(Path("data/raw/mine")).shards)
