@@ -40,12 +40,23 @@ def test_rays_of_an_atlas_run_backwards_through_the_window():
 def test_styled_convolution_equals_its_definition_by_weights():
     torch.manual_seed(0)
     conv = _StyledConv(6, 5, 3, padding=1)
-    x, style = torch.randn(2, 6, 7, 7), torch.randn(2, 6)
-    for i in range(2):
-        weight = conv.weight * style[i].view(1, -1, 1, 1)
-        weight = weight / weight.square().sum(dim=(1, 2, 3), keepdim=True).add(1e-8).sqrt()
-        expected = F.conv2d(x[i : i + 1], weight, conv.bias, padding=1)
-        torch.testing.assert_close(conv(x, style)[i : i + 1], expected, atol=1e-5, rtol=1e-4)
+    x, style = torch.randn(2, 6, 7, 7), torch.randn(6)
+    # As StyleGAN 2 has it: inputs scaled, then outputs brought back to unit variance.
+    size = (conv.weight.square().sum(dim=(2, 3)) * style.square()).sum(-1)
+    expected = F.conv2d(x * style.view(-1, 1, 1), conv.weight, padding=1) * (size + 1e-8).rsqrt().view(-1, 1, 1)
+    torch.testing.assert_close(conv(x, style), expected + conv.bias.view(-1, 1, 1), atol=1e-5, rtol=1e-4)
+
+
+def test_pictures_without_gradients_differ_from_those_with_by_less_than_a_grey_level():
+    torch.manual_seed(0)
+    network = Upsampler(10, 3, TINY)
+    atlases, style = torch.rand(2, 3, 7, 8, 8), network.mapping(torch.randn(2, 10))
+    exact = network(atlases, style).detach()
+    with torch.no_grad():
+        fast = network(atlases, style)
+    assert exact.std() > 0.01
+    assert fast.dtype == torch.float32
+    assert 0 < (fast - exact).abs().max() < 1 / 255
 
 
 def test_sheets_in_parts_give_the_same_answer_and_gradients():
