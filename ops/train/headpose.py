@@ -17,7 +17,7 @@ from ops.curate.crop import crop_quad, quad_side, square_quad, to_crop
 from ops.curate.lessons import HELD_OUT, TRAIN
 from ops.curate.sheets import contact_sheet, draw_polygon
 from ops.evaluate.features import load_features
-from ops.perception.headpose import MIRROR, ZOOM, Head, look
+from ops.perception.headpose import MIRROR, ZOOM, Head, look_together
 from ops.runtime.params import Params
 from ops.runtime.stage import Stage, stage
 from ops.train.lessons import Lesson, before, head_quad, look_ahead, read_lessons, scenery
@@ -55,7 +55,7 @@ def main(s: Stage[TrainHeadposeParams], lessons: Path, weights: Path, out: Path)
     curves = learn(s, network, partial(loss, features, answers, p.learning.batch), p.learning, config=config, data=data)
     publish_network(s, network, curves, out, config=config, data=data)
     held_out, _ = read_lessons(lessons / HELD_OUT)
-    found = [look(lesson.picture, network) for lesson in held_out]
+    found = look_together([(lesson.picture, None) for lesson in held_out], network)
     s.metrics({"held_out": measure(held_out, found), "last": curves.last()})
     s.preview(_sheet(held_out, found))
 
