@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from models.parser import Parser, ParserConfig
 from ops.curate.crop import crop_quad, from_crop, quad_side, square_quad
-from ops.curate.lessons import HELD_OUT, TRAIN
+from ops.curate.lessons import FACES_TRAIN, HELD_OUT, TRAIN
 from ops.curate.sheets import contact_sheet
 from ops.perception.parser import FACE, face_place, parse
 from ops.runtime.params import Params
@@ -24,6 +25,7 @@ from ops.train.lessons import Lesson, before, cut_classes, head_quad, read_lesso
 from ops.train.supervised import LearningParams, learn, publish_network
 
 TRIES = 50  # lessons drawn for one that shows a face; most do
+OPEN = CLASSES.index("mouth")  # its inside, which an open mouth shows
 PLACE = 48  # pixels at which a face is looked for
 
 
@@ -33,6 +35,7 @@ class TrainParserParams(Params):
     other_background: float = Field(default=0.6, ge=0, le=1, description="share of crops before other pixels")
     cover: float = Field(default=0.0, ge=0, le=1, description="share of crops of which a part is covered")
     faces: float = Field(default=0.75, ge=0, le=1, description="looks at faces for each crop")
+    mouths: float = Field(default=0.4, ge=0, le=1, description="share of open mouths among the looks at faces")
     overlap: float = Field(default=1.0, ge=0, description="weight of Dice's overlap beside the cross entropy")
     rare: float = Field(default=0.5, ge=0, le=1, description="weight of a class by its share, to minus this power")
 
@@ -42,12 +45,14 @@ def main(s: Stage[TrainParserParams], lessons: Path, out: Path) -> None:
     """Teach a small network what each pixel of a head's crop shows."""
     p = s.params
     taught, data = read_lessons(lessons / TRAIN)
-    taught = [lesson for lesson in taught if lesson.head]
+    faces, more = read_lessons(lessons / FACES_TRAIN) if any((lessons / FACES_TRAIN).glob("*.tar")) else ([], "")
+    pictures = Pictures.sorted(taught, faces)
     torch.manual_seed(p.learning.seed)
     network = Parser(p.model)
     config = {"system": "parser", "params": p.model_dump(mode="json")}
-    weights = class_weights(taught, p.rare)
-    curves = learn(s, network, partial(loss, taught, weights, p), p.learning, config=config, data=data)
+    weights = class_weights(pictures.heads, p.rare)
+    data += more
+    curves = learn(s, network, partial(loss, pictures, weights, p), p.learning, config=config, data=data)
     publish_network(s, network, curves, out, config=config, data=data)
     held_out = [lesson for lesson in read_lessons(lessons / HELD_OUT)[0] if lesson.head]
     crops, true = zip(
@@ -56,6 +61,27 @@ def main(s: Stage[TrainParserParams], lessons: Path, out: Path) -> None:
     found = [parse(crop, network) for crop in crops]
     s.metrics({"held_out": measure(true, found), "last": curves.last()})
     s.preview(_sheet(crops, true, found))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Lessons by what they are for: heads from all sides, faces to look at from nearer, and those with open mouths."""
+
+    heads: list[Lesson]
+    faces: list[Lesson]
+    mouths: list[Lesson]
+
+    @classmethod
+    def sorted(cls, heads: list[Lesson], faces: list[Lesson]) -> Pictures:
+        """From lessons of heads from all sides, and further ones about the front."""
+        heads = [lesson for lesson in heads if lesson.head]
+        faces = heads + faces
+        return cls(heads, faces, [lesson for lesson in faces if (lesson.classes == OPEN).any()])
+
+    def one(self, rng: np.random.Generator, *, near: bool, mouths: float) -> Lesson:
+        """A lesson at random; among looks from nearer that share has an open mouth, which few faces have."""
+        pool = self.heads if not near else self.mouths if self.mouths and rng.random() < mouths else self.faces
+        return pool[rng.integers(len(pool))]
 
 
 def class_weights(lessons: list[Lesson], power: float) -> Tensor:
@@ -67,16 +93,16 @@ def class_weights(lessons: list[Lesson], power: float) -> Tensor:
 
 
 def loss(
-    lessons: list[Lesson], weights: Tensor, params: TrainParserParams, network: Parser, rng: np.random.Generator
+    pictures: Pictures, weights: Tensor, params: TrainParserParams, network: Parser, rng: np.random.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Of one batch of crops and one of faces, each looked at by its network."""
-    far, right = _loss(lessons, weights, params, network.crop, rng, near=False)
-    near, _ = _loss(lessons, weights, params, network.face, rng, near=True)
+    far, right = _loss(pictures, weights, params, network.crop, rng, near=False)
+    near, _ = _loss(pictures, weights, params, network.face, rng, near=True)
     return far + near, {"crop": far, "face": near, "right": right}
 
 
 def _loss(
-    lessons: list[Lesson],
+    pictures: Pictures,
     weights: Tensor,
     params: TrainParserParams,
     network: nn.Module,
@@ -84,31 +110,41 @@ def _loss(
     *,
     near: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Weighted cross entropy, and one minus Dice's overlap in the mean of the classes there; the share of right pixels.
-
-    The overlap counts each class alike, however few pixels it has.
-    """
+    """How far a batch is from the truth (see misfit), and the share of right pixels."""
     count = max(1, round(params.learning.batch * (params.faces if near else 1)))
-    crops, classes = zip(*(draw(lessons, params, rng, near=near) for _ in range(count)))
+    crops, classes = zip(*(draw(pictures, params, rng, near=near) for _ in range(count)))
     wanted = torch.from_numpy(np.stack(classes)).long()
     seen = network(spoil(to_tensor(list(crops)), rng, cover=params.cover))
-    true = F.one_hot(wanted, len(CLASSES)).movedim(-1, 1)
-    share = seen.softmax(1)
-    both, either = (share * true).sum((0, 2, 3)), share.sum((0, 2, 3)) + true.sum((0, 2, 3))
-    there = true.sum((0, 2, 3)) > 0
-    overlap = ((2 * both + 1) / (either + 1))[there].mean()
-    total = F.cross_entropy(seen, wanted, weight=weights) + params.overlap * (1 - overlap)
-    return total, (seen.detach().argmax(1) == wanted).float().mean()
+    right = (seen.detach().argmax(1) == wanted).float().mean()
+    return misfit(seen, wanted, weights, params.overlap), right
+
+
+def misfit(logits: Tensor, wanted: Tensor, weights: Tensor, overlap: float) -> Tensor:
+    """Weighted cross entropy, and one minus Dice's overlap in the mean of the classes that are there.
+
+    The overlap counts each class alike, however few pixels it has.
+
+    Args:
+        logits: (N, 19, H, W); wanted: (N, H, W) int64 classes; weights: (19,) of the classes in the cross entropy.
+        overlap: weight of the second part.
+    """
+    logs = logits.log_softmax(1)
+    share = logs.exp()
+    pixels, of_true = wanted.flatten(), share.gather(1, wanted[:, None]).flatten()
+    true = pixels.bincount(minlength=len(CLASSES))
+    both = share.new_zeros(len(CLASSES)).index_add(0, pixels, of_true)
+    dice = ((2 * both + 1) / (share.sum((0, 2, 3)) + true + 1))[true > 0].mean()
+    return F.nll_loss(logs, wanted, weight=weights) + overlap * (1 - dice)
 
 
 def draw(
-    lessons: list[Lesson], params: TrainParserParams, rng: np.random.Generator, *, near: bool = False
+    pictures: Pictures, params: TrainParserParams, rng: np.random.Generator, *, near: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """A crop (side, side, 3) and its classes (side, side), as the stage ``heads`` would cut it, or of the face."""
     model = params.model
     side, share = (model.face_side, model.face_share) if near else (model.side, 1.0)
     for _ in range(TRIES):
-        lesson = lessons[rng.integers(len(lessons))]
+        lesson = pictures.one(rng, near=near, mouths=params.mouths)
         quad = head_quad(lesson.truth, len(lesson.picture))
         if not near:
             break
@@ -123,7 +159,7 @@ def draw(
     crop, classes = _crop(lesson, square_quad(centre, size * np.exp(rng.normal(0, 0.12)), lean), side)
     if rng.random() < params.other_background:
         mask = np.where(classes > 0, 255, 0).astype(np.uint8)
-        crop = before(crop, mask, scenery(lessons[rng.integers(len(lessons))].picture, side, rng))
+        crop = before(crop, mask, scenery(pictures.one(rng, near=False, mouths=0).picture, side, rng))
     if rng.random() < 0.5:
         return crop[:, ::-1], mirrored_classes()[classes[:, ::-1]]
     return crop, classes

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch.nn import functional as F
 
 from models.coefficients import Coefficients, CoefficientsConfig
 from models.parametric.person import load_person
@@ -22,8 +23,8 @@ from ops.train import coefficients, coefficients_start
 from ops.train.coefficients import MILLIMETRES, Mirror, code_weights, codes_of, landmark_basis
 from ops.train.coefficients import measure as measure_codes
 from ops.train.headpose import TrainHeadposeParams, answer, draw, draw_window, measure
-from ops.train.lessons import Lesson, head_quad, read_lessons, spoil, to_tensor
-from ops.train.parser import class_weights
+from ops.train.lessons import NOBODY, Lesson, head_quad, read_lessons, spoil, to_tensor
+from ops.train.parser import OPEN, Pictures, class_weights, misfit
 from ops.train.parser import main as parser_main
 
 PARAMS = {
@@ -210,6 +211,36 @@ def test_rare_classes_weigh_more():
     weights = class_weights([lesson], 0.5)
     assert weights[4] > weights[1] > 0
     assert float(weights[13] / weights[1]) == pytest.approx(np.sqrt(5000 / 4990), rel=1e-4)
+
+
+def test_open_mouths_are_looked_at_as_often_as_asked():
+    mute, open_mouth, nobody = lesson_at(), lesson_at(), lesson_at()
+    open_mouth.classes[50, 40:50] = OPEN
+    nobody.truth["identity"] = NOBODY
+    pictures = Pictures.sorted([mute] * 9 + [nobody], [open_mouth])
+    assert len(pictures.heads) == 9
+    rng = np.random.default_rng(0)
+    for share, low, high in ((0.0, 0.05, 0.15), (0.5, 0.5, 0.6)):  # one in ten of the others has one too
+        drawn = [pictures.one(rng, near=True, mouths=share) is open_mouth for _ in range(2000)]
+        assert low < np.mean(drawn) < high
+    assert not any(pictures.one(rng, near=False, mouths=1.0) is open_mouth for _ in range(20))
+    assert Pictures.sorted([mute], []).one(rng, near=True, mouths=1.0) is mute
+
+
+def test_the_misfit_of_a_parsing_is_cross_entropy_and_the_mean_overlap_of_its_classes():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 19, 6, 6, requires_grad=True)
+    wanted, weights = torch.randint(0, 5, (2, 6, 6)), torch.rand(19) + 0.5
+    share, true = logits.softmax(1), F.one_hot(wanted, 19).movedim(-1, 1).float()
+    dice = [
+        float((2 * (share[:, c] * true[:, c]).sum() + 1) / (share[:, c].sum() + true[:, c].sum() + 1)) for c in range(5)
+    ]
+    plain = F.cross_entropy(logits, wanted, weight=weights)
+    assert float(misfit(logits, wanted, weights, 0.0).detach()) == pytest.approx(float(plain.detach()), rel=1e-5)
+    both = float(misfit(logits, wanted, weights, 2.0).detach())
+    assert both == pytest.approx(float(plain.detach()) + 2 * (1 - np.mean(dice)), rel=1e-5)
+    few, there = torch.randn(1, 19, 2, 2, dtype=torch.float64, requires_grad=True), wanted[:1, :2, :2]
+    assert torch.autograd.gradcheck(lambda x: misfit(x, there, weights.double(), 1.0), few)
 
 
 def test_a_parser_is_taught_published_and_loaded(lessons, monkeypatch):
