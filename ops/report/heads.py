@@ -22,6 +22,7 @@ from ops.report.page import (
     attempt,
     cell,
     facts,
+    film,
     join,
     notes,
     picture,
@@ -197,6 +198,9 @@ def _inversions(root: Path, how: Embedding) -> Html:
     for name in record["variants"]:
         text = f"{title(name)}: the truth above, below it what was made of its first view"
         parts.append(attempt(partial(picture, folder / f"inversions_{name}.png", text, how, "invert_heads")))
+        if record["protocol"].get("frames") != 0:
+            text = f"{title(name)}: the first of them, all around"
+            parts.append(attempt(partial(film, folder / f"video_{name}.mp4", text, how, "invert_heads")))
     return join([*parts, notes(record["limits"])])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +13,14 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
+from PIL import Image
 
 from ops.runtime.errors import LineamentError
+from ops.store.clips import decode_clip, frame_rate
 from ops.store.pictures import decode, encode_png, shrink_to_width
 
 SMALL = 60_000  # bytes of a PNG that is embedded as it is; unpublished: our choice
+SHORTEST = 2000  # milliseconds that a film lasts at least, before it begins anew; unpublished: our choice
 
 
 class Html(str):
@@ -193,6 +197,27 @@ def picture(path: Path, caption: str, how: Embedding, made_by: str) -> Html:
             data, kind = smaller, "jpeg"
     source_text = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     height, width = image.shape[:2]
+    shown = tag("img", src=source_text, alt=caption, width=width, height=height, class_="tiny" if width < 300 else None)
+    return tag("figure", shown, tag("figcaption", caption))
+
+
+def film(path: Path, caption: str, how: Embedding, made_by: str) -> Html:
+    """A figure in which a short video moves: an animated WebP, which every browser shows, from disk and without a
+    script, where most do not play the videos themselves.
+
+    Args, raises: as :func:`picture`.
+    """
+    if not path.is_file():
+        raise Missing(f"{path.name} of {made_by} has not been made; dvc repro {made_by} makes it")
+    data = path.read_bytes()
+    try:
+        frames, rate = [Image.fromarray(shrink_to_width(f, how.width)) for f in decode_clip(data)], frame_rate(data)
+    except LineamentError as error:
+        raise Missing(f"{path.name} of {made_by} is damaged ({error}); dvc checkout restores it") from None
+    moving, pause = io.BytesIO(), round(max(1000 / rate, SHORTEST / len(frames)))
+    frames[0].save(moving, "WEBP", save_all=True, append_images=frames[1:], duration=pause, loop=0, quality=how.quality)
+    source_text = f"data:image/webp;base64,{base64.b64encode(moving.getvalue()).decode()}"
+    width, height = frames[0].size
     shown = tag("img", src=source_text, alt=caption, width=width, height=height, class_="tiny" if width < 300 else None)
     return tag("figure", shown, tag("figcaption", caption))
 

@@ -1,13 +1,18 @@
 """The report's page on heads: numbers, paper's rows, views to scroll, what is missing and why."""
 
+import base64
+import io
 import json
+import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ops.evaluate import published
 from ops.report import heads
 from ops.report.page import Embedding, Missing
+from ops.store.clips import encode_clip
 from ops.store.pictures import encode_png
 
 HOW = Embedding(800, 80)
@@ -93,3 +98,16 @@ def test_inversions_are_shown_by_stage(root):
     page = shown(root)
     for words in ("17.25", "21.5", "generator tuned", "Rendered heads.", "inversions_spherehead.png"):
         assert words in page
+    assert "video_spherehead.mp4 of invert_heads has not been made" in page
+
+    frames = [np.full((32, 64, 3), 40 * number, np.uint8) for number in range(5)]
+    (folder / "video_spherehead.mp4").write_bytes(encode_clip(frames, 24))
+    found = re.search(r"data:image/webp;base64,([^\"]+)", shown(root))
+    assert found
+    moving = Image.open(io.BytesIO(base64.b64decode(found[1])))
+    assert (moving.n_frames, moving.size, moving.info["loop"]) == (5, (64, 32), 0)
+    moving.seek(3)
+    assert abs(np.asarray(moving.convert("RGB")).mean() - 120) < 8
+
+    (folder / "video_spherehead.mp4").write_bytes(b"no video")
+    assert "video_spherehead.mp4 of invert_heads is damaged" in shown(root)
