@@ -39,6 +39,7 @@ def page(root: Path, how: Embedding) -> Page:
             Section.of("training", "Training", partial(training.section, root, how, SYSTEM)),
             Section.of("strips", "One property at a time", lambda: _strips(root, how, _results(root))),
             *(Section.of(anchor, words, partial(_drawn, root, make)) for anchor, words, make in PARTS),
+            Section.of("readers", "How well faces are read", partial(_readers, root)),
         ],
         [*known, *headline],
         "FD says how far the features of drawn portraits lie from those of real ones, by another network than the "
@@ -139,6 +140,25 @@ def _deformation(results: dict[str, Any]) -> Html:
     ]
     caption = "How far neighbouring points are torn apart on the way to the neutral pose: 99th percentile, 1 is rigid"
     return table(("variant", "with the processing network", "nearest vertex alone"), rows, caption)
+
+
+def _readers(root: Path) -> Html:
+    """The readers of codes on people whom they never saw, as a whole and unit by unit."""
+    found = {path.stem: read_json(path) for path in sorted((root / "metrics/train_coefficients").glob("*.json"))}
+    if not found:
+        raise Missing("no reader of codes has been taught; dvc repro train_coefficients does")
+    keys = ("expression_correlation", "identity_correlation", "identity_largest_correlation")
+    rows: list[list[object]] = []
+    for role, record in found.items():
+        for words, name in (("", "held_out"), (", faces of 32 px", "held_out_coarse")):
+            known = record.get(name, {})
+            landmarks = [known.get(key) for key in ("landmarks_mm", "landmarks_mm_mean_face")]
+            rows.append([role + words, *(known.get(key) for key in keys), *landmarks, known.get("pictures")])
+    head = ("reader", "expression", "identity", "its ten largest", "landmarks off, mm", "mean face, mm", "pictures")
+    lead = "The teacher stands behind the landmark loss, the judge reads generated faces; correlations, people held out"
+    units = sorted({unit for record in found.values() for unit in record["held_out"].get("units", {})})
+    each = [[unit, *(record["held_out"].get("units", {}).get(unit) for record in found.values())] for unit in units]
+    return join([table(head, rows, lead), table(("expression unit", *found), each, "Correlation of each unit")])
 
 
 PARTS: tuple[tuple[str, str, Callable[[dict[str, Any]], Html]], ...] = (
