@@ -29,7 +29,7 @@ test: $(READY)  ## run all tests
 
 ui: $(READY)  ## open the Dagster UI on http://127.0.0.1:3000
 	@$(BIN)/lineament instance
-	$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port 3000
+	@PYTHONWARNINGS='ignore:Function `dev_command`' $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port 3000
 
 bench: $(READY)  ## run the benchmarks: a table, and metrics/bench.json
 	$(BIN)/python -m benchmarks
