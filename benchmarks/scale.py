@@ -20,7 +20,8 @@ from benchmarks.harness import Row, at_most, seconds
 from benchmarks.synthetic import REPEATED, SOURCE, VERSION, project
 
 SAMPLES = int(os.environ.get("LINEAMENT_BENCH_SAMPLES", "1000000"))
-WRITES = 10  # stages that write as many tars are measured at so many times fewer samples
+FEWER = 10  # growth is measured at so many times fewer samples where each of them costs a write
+SLOW = ("crawl", "addresses", "shards_faces", "shards_heads", "shards_portraits")
 FLAT = 100.0  # bytes a sample: eight or sixteen a list of what was seen, and none that holds names
 
 
@@ -65,7 +66,7 @@ def rows() -> list[Row]:
 
 def growth(name: str) -> Row:
     """Bytes a sample of a stage."""
-    large = SAMPLES // (WRITES if name == "crawl" or name.startswith("shards_") else 1)
+    large = SAMPLES // (FEWER if name in SLOW else 1)
     return at_most(f"scale/bytes_a_sample_{name}", bytes_a_sample(name, large // 5, large), "bytes", FLAT)
 
 
