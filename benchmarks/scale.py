@@ -22,7 +22,7 @@ from benchmarks.synthetic import REPEATED, SOURCE, VERSION, project
 SAMPLES = int(os.environ.get("LINEAMENT_BENCH_SAMPLES", "1000000"))
 FEWER = 10  # growth is measured at so many times fewer samples where each of them costs a write
 SLOW = ("crawl", "addresses", "shards_faces", "shards_heads", "shards_portraits")
-FLAT = 100.0  # bytes a sample: eight or sixteen a list of what was seen, and none that holds names
+FLAT = 256.0  # bytes a sample: eight a list of what was seen, some dozen columns to find likeness, and no names
 
 
 def rows() -> list[Row]:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from ops.runtime.errors import LineamentError
 from ops.store import tables
 
-WINDOW = 512  # rows looked at in one go; unpublished: our choice
+WINDOW = 512  # rows looked at in one go, or as many as samples are asked for; unpublished: our choice
 
 
 class InOrder:
@@ -53,7 +53,7 @@ class InOrder:
         wanted = pa.array(keys, pa.string())
         found: list[pa.Table] = []
         while (part := self._ahead()) is not None:
-            some = part.slice(self._at, WINDOW)
+            some = part.slice(self._at, max(WINDOW, len(wanted)))
             names = some.column(self._by)
             either = (pc.is_in(each, value_set=wanted) for each in (names, tables.pictures_of(names)))
             inside = pc.or_(*either).to_numpy(zero_copy_only=False)
