@@ -18,6 +18,13 @@ from ops.policy import load_policies, reasons_to_train
 from ops.runtime.errors import LineamentError
 from ops.versioning import dvc
 
+UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 QUIET = 30.0  # seconds without a change before new files count, so that a copy under way is not taken half-done
 
 
@@ -31,12 +38,11 @@ def declared_sources(root: Path) -> dict[str, Mapping[str, Any]]:
 def refresh_schedules(root: Path, jobs: Mapping[str, dg.JobDefinition]) -> list[dg.ScheduleDefinition]:
     """A schedule for each source that has a cron line (``sources.NAME.refresh``); on from the start."""
     return [
-        dg.ScheduleDefinition(
-            name=f"{source_job(name)}_schedule",
-            job=jobs[source_job(name)],
-            cron_schedule=entry["refresh"],
-            description=f"Looks for new pictures in '{name}', and brings what follows up to date.",
-            default_status=dg.DefaultScheduleStatus.RUNNING,
+        _schedule(
+            f"{source_job(name)}_schedule",
+            jobs[source_job(name)],
+            entry["refresh"],
+            f"Looks for new pictures in '{name}', and brings what follows up to date.",
         )
         for name, entry in declared_sources(root).items()
         if entry.get("refresh") and source_job(name) in jobs
@@ -46,16 +52,33 @@ def refresh_schedules(root: Path, jobs: Mapping[str, dg.JobDefinition]) -> list[
 def retraining_schedules(root: Path, jobs: Mapping[str, dg.JobDefinition]) -> list[dg.ScheduleDefinition]:
     """A schedule for each system whose policy has a cron line; on from the start."""
     return [
-        dg.ScheduleDefinition(
-            name=f"retrain_{system}_schedule",
-            job=jobs[f"retrain_{system}"],
-            cron_schedule=policy.cron,
-            description=f"Trains {system} again, as policy.{system}.cron in params.yaml says.",
-            default_status=dg.DefaultScheduleStatus.RUNNING,
+        _schedule(
+            f"retrain_{system}_schedule",
+            jobs[f"retrain_{system}"],
+            policy.cron,
+            f"Trains {system} again, as policy.{system}.cron in params.yaml says.",
         )
         for system, policy in load_policies(root).items()
         if policy.cron and f"retrain_{system}" in jobs
     ]
+
+
+def _schedule(name: str, job: dg.JobDefinition, cron: str, description: str) -> dg.ScheduleDefinition:
+    """Runs of a job by the clock, one at a time: where a run takes longer than the clock, the next turn is left out."""
+
+    @dg.schedule(
+        name=name,
+        job=job,
+        cron_schedule=cron,
+        description=description,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    def ask(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        waiting = dg.RunsFilter(job_name=job.name, statuses=UNDER_WAY)
+        runs = context.instance.get_runs(waiting, limit=1)
+        return dg.SkipReason(f"run {runs[0].run_id[:8]} of {job.name} is still under way") if runs else dg.RunRequest()
+
+    return ask
 
 
 def retraining_sensors(root: Path, jobs: Mapping[str, dg.JobDefinition]) -> list[dg.SensorDefinition]:

@@ -61,14 +61,32 @@ def test_evaluating_trains_nothing(project: Project) -> None:
     assert project.ran() == ["made/evaluation/tiny.txt"]
 
 
+def ticked(schedule: dg.ScheduleDefinition, instance: dg.DagsterInstance) -> tuple[int, str]:
+    """How many runs a tick asks for, and why none."""
+    with dg.build_schedule_context(instance=instance) as context:
+        tick = schedule.evaluate_tick(context)
+    return len(tick.run_requests or []), tick.skip_message or ""
+
+
 def test_the_schedule_of_a_source(project: Project) -> None:
     schedules = {schedule.name: schedule for schedule in project.repository().schedule_defs}
     assert set(schedules) == {"refresh_mine_schedule"}, "the studio declares none"
     schedule = schedules["refresh_mine_schedule"]
     assert schedule.cron_schedule == "0 3 * * *"
     assert schedule.job.name == "refresh_mine"
-    tick = schedule.evaluate_tick(dg.build_schedule_context(instance=project.instance))
-    assert len(tick.run_requests or []) == 1
+    with dg.instance_for_test() as instance:
+        assert ticked(schedule, instance) == (1, "")
+
+
+@pytest.mark.parametrize("status", ["NOT_STARTED", "STARTED", "SUCCESS"])
+def test_a_schedule_leaves_its_turn_out_while_its_job_is_under_way(project: Project, status: str) -> None:
+    repository = project.repository()
+    schedule, job = repository.get_schedule_def("refresh_mine_schedule"), repository.get_job("refresh_mine")
+    with dg.instance_for_test() as instance:
+        instance.create_run_for_job(job, status=dg.DagsterRunStatus[status])
+        runs, reason = ticked(schedule, instance)
+    assert runs == (1 if status == "SUCCESS" else 0)
+    assert status == "SUCCESS" or "of refresh_mine is still under way" in reason
 
 
 def test_new_files_in_a_folder_start_its_refresh(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
