@@ -15,7 +15,7 @@ from pydantic import Field
 from ops.evaluate import plots
 from ops.evaluate.published import TITLES
 from ops.report import avatar, data, giraffe, heads, labels, portrait, protocols, record
-from ops.report.page import Embedding, Html, Page, Section, join, missing, render, tag
+from ops.report.page import Embedding, Html, Missing, Page, Section, join, missing, render, tag
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.publish import publish
@@ -122,14 +122,14 @@ def preview(root: Path) -> np.ndarray:
     left.set(title="pictures kept after each step", ylim=(0, None))
     left.tick_params(axis="x", labelrotation=30)
     left.legend(fontsize=8, frameon=False)
-    results = giraffe.evaluation(root)
-    if results is None:
-        right.set(title="not evaluated yet", xticks=[], yticks=[])
-    else:
+    try:
+        results = giraffe.evaluation(root)
         rows = {TITLES.get(name, name): entry["angles"].values() for name, entry in results["variants"].items()}
         angles = [row["azimuth"] for row in next(iter(rows.values()))]
         areas = {name: [row["auc"] for row in some] for name, some in rows.items()}
         plots.area_axes(right, angles, areas, f"side view against front, {results['protocol']['recogniser']}")
+    except Missing:
+        right.set(title="not evaluated yet", xticks=[], yticks=[])
     return plots.pixels(canvas)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ops.evaluate.avatar_output import limits_of, title
 from ops.report import chart, training
-from ops.report.files import read_json
+from ops.report.files import Record, read_json
 from ops.report.page import Embedding, Html, Missing, Page, Section, attempt, facts, join, measured, picture, table, tag
 
 SYSTEM, METHOD = "avatar", "recurrent"
@@ -33,9 +32,6 @@ def page(root: Path, how: Embedding) -> Page:
         "AKD is the mean distance of FaceMesh's key points between a drawn face and its driver, in picture sides: "
         "lower is better. PSNR is of frames that the avatar was not made of."
     )
-    lines: list[str] = []
-    if headline:
-        lines = limits_of(_results(root))
     return Page(
         "InvertAvatar: heads that a face mesh moves, and avatars of a person made of one frame or many.",
         [
@@ -49,23 +45,24 @@ def page(root: Path, how: Embedding) -> Page:
         [*known, *headline],
         meaning if headline else "Nothing has been evaluated yet: there is no headline number.",
         (),
-        lines,
+        facts(lambda: limits_of(_results(root))),
     )
 
 
-def _results(root: Path) -> dict[str, Any]:
+def _results(root: Path) -> Record:
     path = root / EVALUATION / "avatar.json"
     if not path.is_file():
         raise Missing("avatars have not been evaluated; dvc repro evaluate_avatar does")
     return read_json(path)
 
 
-def _shown(root: Path, how: Embedding, make: Callable[[Path, Embedding, dict[str, Any]], Html]) -> Callable[[], Html]:
+def _shown(root: Path, how: Embedding, make: Callable[[Path, Embedding, Record], Html]) -> Callable[[], Html]:
     return lambda: make(root / EVALUATION, how, _results(root))
 
 
-def _headline(results: dict[str, Any]) -> list[tuple[str, str]]:
-    found = next(iter(results["generators"].values()))
+def _headline(results: Record) -> list[tuple[str, str]]:
+    generators = results["generators"]
+    found = generators[generators.first()]
     lines = [(f"AKD of the generator (n = {found['akd']['n']})", _short(found["akd"]["mean"]))]
     for found in list(results["encoders"].values())[:1]:
         same = found["same"]["psnr"]
@@ -81,13 +78,13 @@ def _sheet(folder: Path, how: Embedding, name: str, text: str) -> Html:
     return attempt(partial(picture, folder / f"{name}.png", text, how, "evaluate_avatar"))
 
 
-def _generators(folder: Path, how: Embedding, results: dict[str, Any]) -> Html:
+def _generators(folder: Path, how: Embedding, results: Record) -> Html:
     identity = results["protocol"]["identity"]
     rows: list[list[object]] = []
     parts = []
     for name, found in results["generators"].items():
         distances = [found["distances"][key]["value"] for key in found["distances"]]
-        counts = next(iter(found["distances"].values()))["samples"]
+        counts = found["distances"][found["distances"].first()]["samples"]
         rows.append(
             [
                 title(name),
@@ -99,23 +96,23 @@ def _generators(folder: Path, how: Embedding, results: dict[str, Any]) -> Html:
         )
         text = f"{title(name)}: above, the faces that drive; below, heads that do what they do"
         parts.append(_sheet(folder, how, f"heads_{name}", text))
-    names = list(next(iter(results["generators"].values()))["distances"])
+    names = list(results["generators"][results["generators"].first()]["distances"])
     head = ("generator", *names, "drawn / real", "AKD", "faces found", identity, "parameters")
     caption = "Table 1 of the paper, by other networks: compare only with one another. 95 % intervals"
     return join([table(head, rows, caption), *parts])
 
 
-def _encoders(results: dict[str, Any]) -> dict[str, Any]:
+def _encoders(results: Record) -> Record:
     if not results["encoders"]:
         raise Missing(results["why_not"])
     return results["encoders"]
 
 
-def _columns(results: dict[str, Any]) -> dict[str, str]:
+def _columns(results: Record) -> dict[str, str]:
     return {**MEASURES, results["protocol"]["identity"]: results["protocol"]["identity"].replace("_", " ")}
 
 
-def _reenactment(folder: Path, how: Embedding, results: dict[str, Any]) -> Html:
+def _reenactment(folder: Path, how: Embedding, results: Record) -> Html:
     encoders, columns = _encoders(results), _columns(results)
     columns = {key: column for key, column in columns.items() if key != "psnr_gain"}
     rows = [
@@ -130,7 +127,7 @@ def _reenactment(folder: Path, how: Embedding, results: dict[str, Any]) -> Html:
     return join([_sheet(folder, how, "reenactment", text), table(("", *columns.values()), rows, caption)])
 
 
-def _frames(folder: Path, how: Embedding, results: dict[str, Any]) -> Html:
+def _frames(folder: Path, how: Embedding, results: Record) -> Html:
     encoders = {name: found for name, found in _encoders(results).items() if len(found["by_frames"]["ordered"]) > 1}
     if not encoders:
         raise Missing("no avatar was made of more than one frame")
@@ -177,34 +174,40 @@ def _finite(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _truth(_: Path, how: Embedding, results: dict[str, Any]) -> Html:
-    rows = []
-    counts = sorted({int(c) for found in _encoders(results).values() for c in found["truth"]["unseen_psnr"]})
-    for name, found in _encoders(results).items():
-        truth = found["truth"]
-        unseen = [truth["unseen_psnr"].get(str(count)) for count in counts]
-        rows.append(
-            [
-                title(name),
-                *("–" if value is None else measured(value) for value in unseen),
-                *(
-                    measured(truth["unseen_gain"][str(n)]) if str(n) in truth["unseen_gain"] else "–"
-                    for n in counts[1:]
-                ),
-                *(measured(truth[key]) for key in ("expression", "expression_floor")),
-            ]
-        )
-    views = [f"unseen view, {count} frames: PSNR" for count in counts]
-    head = ("", *views, *(f"{n} frames: gain" for n in counts[1:]), "expression error", "of true pictures")
+def _truth(_: Path, how: Embedding, results: Record) -> Html:
+    found = {title(name): each["truth"] for name, each in _encoders(results).items()}
+    return join(attempt(partial(make, found)) for make in (_unseen, _gains, _units))
+
+
+def _unseen(found: dict[str, Record]) -> Html:
+    caption = "PSNR, dB, of views that no frame showed, over the true head, by the number of frames given"
+    return _by_count({name: truth["unseen_psnr"] for name, truth in found.items()}, caption)
+
+
+def _gains(found: dict[str, Record]) -> Html:
+    caption = "What further frames add to the PSNR of the same picture drawn from one frame, dB"
+    return _by_count({name: truth["unseen_gain"] for name, truth in found.items()}, caption)
+
+
+def _by_count(found: dict[str, Record], caption: str) -> Html:
+    counts = sorted({count for row in found.values() for count in row}, key=int)
+    if not counts:
+        raise Missing(f"nothing was measured: {caption[0].lower()}{caption[1:]}")
+    rows = [[name, *(measured(row[c]) if c in row else "–" for c in counts)] for name, row in found.items()]
+    return table(("frames", *counts), rows, caption)
+
+
+def _units(found: dict[str, Record]) -> Html:
+    keys = ("expression", "expression_floor")
+    rows = [[name, *(measured(truth[key]) for key in keys)] for name, truth in found.items()]
     caption = (
-        "Views that no frame showed, over the true head; gains are over one frame, picture by picture; mean distance "
-        "of 52 face units fitted to a drawn picture from the true ones, and the same of true pictures, below which "
-        "nothing can be measured"
+        "Mean distance of 52 face units fitted to a drawn picture from the true ones, and the same of true pictures, "
+        "below which nothing can be measured"
     )
-    return table(head, rows, caption)
+    return table(("", "expression error", "of true pictures"), rows, caption)
 
 
-def _reconstruction(_: Path, how: Embedding, results: dict[str, Any]) -> Html:
+def _reconstruction(_: Path, how: Embedding, results: Record) -> Html:
     identity = results["protocol"]["identity"]
     names = ("psnr", "perceptual_mobilenetv2", identity)
     rows = [

@@ -10,7 +10,7 @@ from typing import Any
 
 from ops.evaluate.published import TITLES
 from ops.report import chart, training
-from ops.report.files import read_json
+from ops.report.files import Record, read_json
 from ops.report.page import (
     Embedding,
     Html,
@@ -34,18 +34,11 @@ EVALUATION = Path("data/evaluation") / SYSTEM
 
 def page(root: Path, how: Embedding) -> Page:
     """Training, the views of one object, and how far a face stays the same when it turns."""
-    results = evaluation(root)
-    found, limits, meaning = facts(partial(training.facts, root, SYSTEM)), [], "Nothing has been evaluated yet."
-    if results:
-        found += [
-            (f"mean AUC, {training.title(name)}", f"{e['mean_auc']:.3f}") for name, e in results["variants"].items()
-        ]
-        limits = _limits(results)
-        meaning = (
-            f"AUC says how well {results['protocol']['recogniser']} tells a generated person from the others when it "
-            "sees one of them from the side: 1 is perfect, 0.5 is chance. It is not the paper's number, for reasons "
-            "listed with the table."
-        )
+    headline = facts(lambda: _headline(evaluation(root)))
+    meaning = (
+        "AUC says how well a recogniser tells a generated person from the others when it sees one of them from the "
+    )
+    meaning += "side: 1 is perfect, 0.5 is chance. It is not the paper's number, for reasons listed with the table."
     return Page(
         "GIRAFFE and its contrastive variants: objects and background as feature fields, from pictures alone.",
         [
@@ -53,22 +46,29 @@ def page(root: Path, how: Embedding) -> Page:
             Section.of("views", "One object from nine angles", partial(strips_section, root, how)),
             Section.of("verification", "Is it the same person from the side?", partial(verification_section, root)),
         ],
-        found,
-        meaning,
-        results["warnings"] if results else (),
-        limits,
+        [*facts(partial(training.facts, root, SYSTEM)), *headline],
+        meaning if headline else "Nothing has been evaluated yet.",
+        facts(lambda: evaluation(root)["warnings"]),
+        facts(lambda: _limits(evaluation(root))),
     )
 
 
-def evaluation(root: Path) -> dict[str, Any] | None:
-    """What evaluate_giraffe found, None where it has not run."""
-    try:
-        return read_json(root / EVALUATION / "auc.json")
-    except Missing:
-        return None
+def evaluation(root: Path) -> Record:
+    """What evaluate_giraffe found.
+
+    Raises:
+        Missing: it has not run, or other code than this has.
+    """
+    results = read_json(root / EVALUATION / "auc.json")
+    results["variants"].first()
+    return results
 
 
-def _limits(results: dict[str, Any]) -> list[str]:
+def _headline(results: Record) -> list[tuple[str, str]]:
+    return [(f"mean AUC, {training.title(name)}", f"{e['mean_auc']:.3f}") for name, e in results["variants"].items()]
+
+
+def _limits(results: Record) -> list[str]:
     lines = list(results["warnings"])
     objects = results["protocol"]["objects"]
     if objects < 1000:
@@ -101,7 +101,7 @@ def strips_section(root: Path, how: Embedding) -> Html:
 
 def verification_section(root: Path) -> Html:
     """ROC curves, area by angle, the table beside the paper's, and what differs."""
-    results = read_json(root / EVALUATION / "auc.json")
+    results = evaluation(root)
     protocol = results["protocol"]
     share = round(protocol["confidence"] * 100)
     lead = (
@@ -151,7 +151,7 @@ def _rocs(root: Path) -> Html:
     return join([chart.key([shared[angle] for angle in angles]), tag("div", *drawn, class_="grid")])
 
 
-def _areas(results: dict[str, Any]) -> Html:
+def _areas(results: Record) -> Html:
     paper, drawn, legend = results["paper"]["auc"], [], []
     series = []
     for number, (variant, entry) in enumerate(results["variants"].items()):
@@ -178,13 +178,13 @@ def _areas(results: dict[str, Any]) -> Html:
     return join([chart.key([*series, *legend]), tag("div", *drawn, class_="grid")])
 
 
-def _auc_table(results: dict[str, Any]) -> Html:
+def _auc_table(results: Record) -> Html:
     variants, paper = results["variants"], results["paper"]["auc"]
     head = ["angle"]
     for variant in variants:
         head += [TITLES.get(variant, variant), "paper"]
     rows: list[list[object]] = []
-    for angle in next(iter(variants.values()))["angles"]:
+    for angle in variants[variants.first()]["angles"]:
         row: list[object] = [angle]
         for variant, entry in variants.items():
             row += [_auc_cell(entry["angles"][angle]), _paper_cell(paper.get(variant, {}).get(angle))]
@@ -205,10 +205,11 @@ def _paper_cell(value: float | None) -> Html:
     return tag("span", "–" if value is None else f"{value:.3f}", class_="soft")
 
 
-def _change_table(results: dict[str, Any]) -> Html:
+def _change_table(results: Record) -> Html:
     rows = []
     for variant, entry in results["variants"].items():
         changes = [row["change"] for row in entry["angles"].values()]
         rows.append([TITLES.get(variant, variant), *changes, entry["change_between_objects"]])
-    head = ["variant", *next(iter(results["variants"].values()))["angles"], "two objects"]
+    variants = results["variants"]
+    head = ["variant", *variants[variants.first()]["angles"], "two objects"]
     return table(head, rows, "Mean difference from the frontal picture in grey levels of 255, on 32 px thumbnails")

@@ -12,7 +12,7 @@ import simplejpeg
 
 from ops.evaluate.heads_output import title
 from ops.report import chart, training
-from ops.report.files import read_json
+from ops.report.files import Record, read_json
 from ops.report.page import (
     Embedding,
     Html,
@@ -36,27 +36,7 @@ SYSTEM, METHOD = "heads", "spherehead"
 
 def page(root: Path, how: Embedding) -> Page:
     """Training, heads from all sides, the ablation, and heads from one picture."""
-    known, meaning, limits = facts(partial(training.facts, root, SYSTEM)), "Nothing has been evaluated yet.", []
-    try:
-        results = _results(root)
-    except Missing:
-        pass  # the sections say so
-    else:
-        chosen = METHOD if METHOD in results["variants"] else next(iter(results["variants"]))
-        found = results["variants"][chosen]
-        false = results["protocol"]["calibration"]["false_alarms"]["face_behind"]
-        known += [
-            (f"fd_mobilenetv2, {title(chosen)}", cell(found["fd"]["all"]["value"])),
-            ("fake faces behind", _percent(found["artefacts"]["fake_face_rate"])),
-        ]
-        meaning = (
-            "FD says how far the features of drawn heads lie from those of real ones, by another network than the "
-            "paper's FID: lower is better, and it cannot be held against published numbers. Fake faces are heads that "
-            f"show a face at the back; the detector sees one on {_percent(false)} of true back views. It finds a "
-            f"face in front on {_percent(found['face_in_front'])} of these heads: where that is low, few fake faces "
-            "mean nothing."
-        )
-        limits = results["differs"]
+    headline = facts(lambda: _headline(_results(root)))
     evaluated = partial(_with_results, root)
     return Page(
         "SphereHead and its ablations: heads that are solid from all sides.",
@@ -68,25 +48,51 @@ def page(root: Path, how: Embedding) -> Page:
             Section.of("snapshots", "In the course of training", evaluated(_curves)),
             Section.of("inversion", "One picture in, all sides out", partial(_inversions, root, how)),
         ],
-        known,
-        meaning,
+        [*facts(partial(training.facts, root, SYSTEM)), *headline],
+        " ".join(facts(lambda: [_meaning(_results(root))])) if headline else "Nothing has been evaluated yet.",
         (),
-        limits,
+        facts(lambda: _results(root)["differs"]),
     )
 
 
-def _results(root: Path) -> dict[str, Any]:
+def _headline(results: Record) -> list[tuple[str, str]]:
+    chosen, found = _chosen(results)
+    return [
+        (f"fd_mobilenetv2, {title(chosen)}", cell(found["fd"]["all"]["value"])),
+        ("fake faces behind", _percent(found["artefacts"]["fake_face_rate"])),
+    ]
+
+
+def _meaning(results: Record) -> str:
+    false = results["protocol"]["calibration"]["false_alarms"]["face_behind"]
+    return (
+        "FD says how far the features of drawn heads lie from those of real ones, by another network than the "
+        "paper's FID: lower is better, and it cannot be held against published numbers. Fake faces are heads that "
+        f"show a face at the back; the detector sees one on {_percent(false)} of true back views. It finds a "
+        f"face in front on {_percent(_chosen(results)[1]['face_in_front'])} of these heads: where that is low, few "
+        "fake faces mean nothing."
+    )
+
+
+def _chosen(results: Record) -> tuple[str, Record]:
+    """The variant that stands for all: the method itself if it was trained."""
+    variants = results["variants"]
+    name = METHOD if METHOD in variants else variants.first()
+    return name, variants[name]
+
+
+def _results(root: Path) -> Record:
     path = root / "data/evaluation/heads/heads.json"
     if not path.is_file():
         raise Missing("generated heads have not been evaluated; dvc repro evaluate_heads does")
     return read_json(path)
 
 
-def _with_results(root: Path, draw: Callable[[Path, dict[str, Any]], Html]) -> Callable[[], Html]:
+def _with_results(root: Path, draw: Callable[[Path, Record], Html]) -> Callable[[], Html]:
     return lambda: draw(root, _results(root))
 
 
-def _turntables(root: Path, results: dict[str, Any]) -> Html:
+def _turntables(root: Path, results: Record) -> Html:
     about = results["protocol"]
     lead = (
         f"{about['heads']} heads a variant from {about['views']} sides, truncated to {about['truncation']:g}. Scroll a "
@@ -111,7 +117,7 @@ def _turntable(root: Path, name: str) -> Html:
     return tag("figure", box, tag("figcaption", text))
 
 
-def _ablation(_: Path, results: dict[str, Any]) -> Html:
+def _ablation(_: Path, results: Record) -> Html:
     about = results["protocol"]
     lead = (
         f"{about['samples']:,} pictures a variant against {about['real']:,} real ones, seed {about['seed']}. Features "
@@ -150,8 +156,8 @@ def _calibration(about: dict[str, Any]) -> str:
     )
 
 
-def _detectors(_: Path, results: dict[str, Any]) -> Html:
-    names = list(next(iter(results["variants"].values()))["artefacts"]["by_detector"])
+def _detectors(_: Path, results: Record) -> Html:
+    names = list(_chosen(results)[1]["artefacts"]["by_detector"])
     rows: list[list[object]] = [
         [
             title(name),
@@ -166,7 +172,7 @@ def _detectors(_: Path, results: dict[str, Any]) -> Html:
     return table(head, rows, "Share of heads on which each detector fires in at least one view")
 
 
-def _curves(_: Path, results: dict[str, Any]) -> Html:
+def _curves(_: Path, results: Record) -> Html:
     drawn, known = [], []
     for key, name in (("fd_low", "fd_mobilenetv2_low"), ("fd", "fd_mobilenetv2")):
         series = [

@@ -15,6 +15,7 @@ from ops.report.page import (
     Page,
     Section,
     attempt,
+    facts,
     join,
     measured,
     missing,
@@ -71,10 +72,11 @@ def page(root: Path, how: Embedding) -> Page:
         Missing: nothing has been compared with the truth.
     """
     found = results(root)
-    sections, facts = [], []
+    sections, headline = [], []
     for source, entry in found["sources"].items():
         name = source if len(found["sources"]) > 1 else ""
-        facts += [(f"{name}: {words}" if name else words, value) for words, value in _facts(entry)]
+        known = facts(partial(_facts, entry))
+        headline += [(f"{name}: {words}" if name else words, value) for words, value in known]
         for anchor, heading, make in (
             ("angles", "Errors by the angle of view", partial(_charts, entry)),
             ("table", "All errors", partial(_errors, entry)),
@@ -82,7 +84,7 @@ def page(root: Path, how: Embedding) -> Page:
             ("parsing", "Parsing by class", partial(_parsing, entry)),
             ("expression", "Expression units", partial(_expression, entry)),
             ("filters", "Did the filters take the right pictures?", partial(_filters, entry)),
-            ("losses", "What each stage lost", partial(_losses, entry["losses"])),
+            ("losses", "What each stage lost", partial(_losses, entry)),
         ):
             words = f"{heading}: {name}" if name else heading
             sections.append(Section.of(f"{anchor}-{source}", words, make))
@@ -91,7 +93,7 @@ def page(root: Path, how: Embedding) -> Page:
             [
                 missing(f"{source} is not measured: {entry['why']}"),
                 attempt(partial(_overlays, root, source, how)),
-                attempt(partial(_losses, entry["losses"])),
+                attempt(partial(_losses, entry)),
             ]
         )
         sections.append(Section(f"skipped-{source}", f"Source {source}, without truth", content))
@@ -101,13 +103,13 @@ def page(root: Path, how: Embedding) -> Page:
     return Page(
         "The labels that training rests on, against a truth that labelling never saw.",
         sections,
-        facts,
+        headline,
         "Mean distance of the labels from the studio's truth, which no labeller has seen; n counts pictures or people. "
         "Eye distance is the unit of the landmarks and of the fit; an IoU of 1 is a perfect mask."
-        if facts
+        if headline
         else "No label has a true counterpart.",
         (),
-        _limits(found),
+        facts(partial(_limits, found)),
     )
 
 
@@ -124,12 +126,12 @@ def _facts(entry: dict[str, Any]) -> list[tuple[str, str]]:
         ("mask IoU", "segment", "mask_iou", "all", "{:.3f}"),
         ("yaw error in clips", "track_clips", "yaw", "all", "{:.1f}°"),
     )
-    facts = []
+    known = []
     for name, method, quantity, part, form in wanted:
         error = _entry(entry, method, quantity)
         if error and error[part]["n"]:
-            facts.append((f"{name} (n = {error[part]['n']:,})", form.format(error[part]["mean"])))
-    return facts
+            known.append((f"{name} (n = {error[part]['n']:,})", form.format(error[part]["mean"])))
+    return known
 
 
 def _charts(entry: dict[str, Any]) -> Html:
@@ -216,9 +218,9 @@ def _filters(entry: dict[str, Any]) -> Html:
     return table(head, rows, "Shares with Wilson's 95 % intervals; n is what was taken out, and what should have been")
 
 
-def _losses(losses: list[dict[str, Any]]) -> Html:
+def _losses(entry: dict[str, Any]) -> Html:
     rows: list[list[object]] = []
-    for row in losses:
+    for row in entry["losses"]:
         reasons = "; ".join(
             f"{reason.replace('_', ' ')} {100 * v['mean']:.1f} %" for reason, v in row["reasons"].items()
         )

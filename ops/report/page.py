@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import simplejpeg
@@ -19,6 +19,7 @@ from ops.runtime.errors import LineamentError
 from ops.store.clips import decode_clip, frame_rate
 from ops.store.pictures import decode, encode_png, shrink_to_width
 
+T = TypeVar("T")
 SMALL = 60_000  # bytes of a PNG that is embedded as it is; unpublished: our choice
 SHORTEST = 2000  # milliseconds that a film lasts at least, before it begins anew; unpublished: our choice
 
@@ -245,8 +246,8 @@ def attempt(make: Callable[[], Html]) -> Html:
         return missing(str(error))
 
 
-def facts(make: Callable[[], list[tuple[str, str]]]) -> list[tuple[str, str]]:
-    """The facts that ``make`` gives, none where it cannot: the sections made of the same files say why."""
+def facts(make: Callable[[], list[T]]) -> list[T]:
+    """The facts or limits that ``make`` gives, none where it cannot: the sections made of the same files say why."""
     try:
         return make()
     except LineamentError:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ops.report import training
-from ops.report.files import read_json
+from ops.report.files import Record, read_json
 from ops.report.page import (
     Embedding,
     Html,
@@ -54,7 +54,7 @@ def page(root: Path, how: Embedding) -> Page:
     )
 
 
-def _results(root: Path) -> dict[str, Any]:
+def _results(root: Path) -> Record:
     path = root / EVALUATION / "portrait.json"
     if not path.is_file():
         raise Missing("portraits have not been evaluated; dvc repro evaluate_portrait does")
@@ -65,9 +65,9 @@ def _drawn(root: Path, make: Callable[[dict[str, Any]], Html]) -> Html:
     return make(_results(root))
 
 
-def _headline(results: dict[str, Any]) -> list[tuple[str, str]]:
+def _headline(results: Record) -> list[tuple[str, str]]:
     variants = results["variants"]
-    name = METHOD if METHOD in variants else next(iter(variants))
+    name = METHOD if METHOD in variants else variants.first()
     asked = variants[name]["control"]["expression"]
     return [
         (f"fd_mobilenetv2, {training.title(name)}", cell(variants[name]["distances"]["whole"]["fd_mobilenetv2"])),

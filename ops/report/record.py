@@ -49,7 +49,8 @@ def timings(root: Path) -> list[dict[str, Any]]:
             found.append({"run": path.parent.name.rpartition("-")[0], **entry})
         except ValueError:
             continue  # cut short while it was written; the next run writes it anew
-    known = [entry for entry in found if entry.get("stage") in order and entry["stage"] != "report"]
+    known = [entry for entry in found if entry.get("stage") in order and {"seconds", "peak_mb"} <= entry.keys()]
+    known = [entry for entry in known if entry["stage"] != "report"]
     return sorted(known, key=lambda entry: order.index(entry["stage"]))
 
 
