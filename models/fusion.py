@@ -2,7 +2,9 @@
 
 All take (N, T, C, H, W) features of T frames and what is remembered of earlier ones, and return (N, C, H, W) features
 and the new memory. Feeding frames together or one after the other gives the same result, except for the two baselines
-that look at a window of frames (``conv``, ``attention``), which average over windows (appendix B.1).
+that look at a window of frames (``conv``, ``attention``), which average over windows (appendix B.1). Untrained, each is
+an average over frames, so that decoders trained on single frames go on from what they know and the four are compared by
+what they learn (unpublished: our choice).
 """
 
 from __future__ import annotations
@@ -26,9 +28,8 @@ class ConvGRU(nn.Module):
             (1 - z) c (equation 1). Weights of one are no weights of the other. ``mean`` (unpublished: our choice) is
             ``release`` whose gate knows how many frames came before.
 
-    It begins as a running average of tanh(x), so that decoders trained on single frames go on from what they know
-    (unpublished: our choice). Of the papers' two, that average forgets, each frame counting as much as all before it;
-    ``mean`` begins as the mean over all frames, which is what more frames are to improve on.
+    It begins as a running average of tanh(x). Of the papers' two, that average forgets, each frame counting as much as
+    all before it; ``mean`` begins as the mean over all frames, which is what more frames are to improve on.
     """
 
     def __init__(self, channels: int, update: Update = "release"):
@@ -83,11 +84,15 @@ class ConvFusion(_Average):
     def __init__(self, channels: int, window: int = 3):
         super().__init__()
         self.window = window
-        self.mix = nn.Sequential(
-            nn.Conv2d(window * channels, channels, 3, padding=1),
-            nn.PReLU(channels),
-            nn.Conv2d(channels, channels, 3, padding=1),
-        )
+        compress = nn.Conv2d(window * channels, channels, 3, padding=1)
+        refine = nn.Conv2d(channels, channels, 3, padding=1)
+        self.mix = nn.Sequential(compress, nn.PReLU(channels, init=1.0), refine)
+        with torch.no_grad():
+            one = nn.init.dirac_(torch.empty_like(refine.weight))
+            compress.weight.copy_(one.repeat(1, window, 1, 1) / window)
+            refine.weight.copy_(one)
+        for layer in (compress, refine):
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def summarise(self, x: Tensor) -> Tensor:
         return self.mix(x.flatten(1, 2))
@@ -103,6 +108,9 @@ class AttentionFusion(_Average):
         self.block = nn.TransformerEncoderLayer(
             channels, heads, 2 * channels, dropout=0.0, batch_first=True, norm_first=True
         )
+        for layer in (self.block.self_attn.out_proj, self.block.linear2):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def summarise(self, x: Tensor) -> Tensor:
         n, t, c, h, w = x.shape

@@ -111,15 +111,19 @@ def test_a_gate_that_counts_begins_as_the_mean_of_all_frames_in_any_order():
     assert all(torch.isfinite(p.grad).all() for p in counting.parameters())
 
 
-def test_windows_are_averaged_and_attention_minds_no_order():
+def test_windows_begin_as_means_are_averaged_and_attention_minds_no_order():
     torch.manual_seed(3)
     x = torch.randn(1, 6, 4, 2, 2)
-    for fusion in (ConvFusion(4), AttentionFusion(4)):
+    convolution, attention = ConvFusion(4), AttentionFusion(4)
+    for fusion in (convolution, attention):
+        torch.testing.assert_close(fusion(x)[0], x.mean(1))
+        for weight in fusion.parameters():
+            torch.nn.init.normal_(weight)
         halves = (fusion(x[:, :3])[0] + fusion(x[:, 3:])[0]) / 2
         torch.testing.assert_close(fusion(x)[0], halves)
-    attention = AttentionFusion(4)
+        assert not torch.allclose(halves, x.mean(1))
     torch.testing.assert_close(attention(x[:, :3])[0], attention(x[:, [2, 0, 1]])[0])
-    assert not torch.allclose(ConvFusion(4)(x[:, :3])[0], ConvFusion(4)(x[:, [2, 0, 1]])[0])
+    assert not torch.allclose(convolution(x[:, :3])[0], convolution(x[:, [2, 0, 1]])[0])
 
 
 def test_the_latent_discriminator_tells_any_number_of_styles():
