@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from models import fir
 from models.avatar import AvatarConfig, AvatarGenerator, AvatarOutput, SurfaceMap
 from models.avatar_mesh import AvatarMesh
-from models.camera import FFHQ_RADIUS, pack_label, pose_on_sphere, unpack_label
 from models.discriminators import Discriminator, Shown
 from models.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
 from models.losses.density import density_variation
@@ -30,7 +29,7 @@ from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.train.objective import Batch, Moment, Term, Update
 from ops.train.objectives.glimpse import Glimpse
-from ops.train.objectives.shared import Named, lazy_adam, number, swapped
+from ops.train.objectives.shared import Named, Player, around, game, latents, number
 from ops.train.schedule import Curve, Phase, Plan
 
 Variant = Literal["avatar", "next3d"]
@@ -173,16 +172,12 @@ class AvatarObjective:
         t = training
         self.r1 = t.r1 if t.r1 is not None else 4.0 if self.next3d else 8.0
         self.label_noise = t.label_noise if t.label_noise is not None else float(self.next3d)
-        fool, judge = [Term("generator", self.fool)], [Term("discriminator", self.judge)]
-        if t.density:
-            fool.append(Term("density", self.smooth_density, every=t.density_every))
-        if self.r1:
-            judge.append(Term("r1", self.penalise, every=t.r1_every, second_order=True))
-        self.optimizers = {
-            "generator": lazy_adam(self.generator, t.lr_generator, t.density_every if t.density else None),
-            "discriminator": lazy_adam(self.discriminator, t.lr_discriminator, t.r1_every if self.r1 else None),
-        }
-        self.updates = (Update("generator", tuple(fool)), Update("discriminator", tuple(judge)))
+        density = Term("density", self.smooth_density, every=t.density_every) if t.density else None
+        r1 = Term("r1", self.penalise, every=t.r1_every, second_order=True) if self.r1 else None
+        self.optimizers, self.updates = game(
+            generator=Player(self.generator, t.lr_generator, Term("generator", self.fool), density),
+            discriminator=Player(self.discriminator, t.lr_discriminator, Term("discriminator", self.judge), r1),
+        )
 
     # --- what the networks are shown ----------------------------------------------------------------------------------
 
@@ -283,7 +278,7 @@ class AvatarObjective:
         turn = torch.linspace(-TURN, TURN, columns - ways, device=device).deg2rad()
         turn = torch.cat([turn.new_zeros(ways), turn])
         expression = torch.cat([expression, expression[:1].expand(columns - ways, -1)])
-        label = self._view(turn)
+        label = around(turn, self.faces.camera[:1])
         shown = []
         for code, identity in zip(z, who):
             told = label[:1].expand(columns, -1)
@@ -314,19 +309,10 @@ class AvatarObjective:
         z = z.expand(len(label), -1)
         return network(z, label, surface, conditioning=told, noise="const", jitter=False).image
 
-    def _view(self, azimuth: Tensor) -> Tensor:
-        """Labels of cameras at the height of the head, with the intrinsics of the data."""
-        pose = pose_on_sphere(azimuth, torch.zeros_like(azimuth), FFHQ_RADIUS)
-        return pack_label(pose, unpack_label(self.faces.camera[:1].to(azimuth))[1])
-
     # --- chance -------------------------------------------------------------------------------------------------------
 
     def _latents(self, batch: Batch, moment: Moment) -> tuple[Tensor, Tensor]:
-        """Latents, and the cameras that the mapping network is told."""
-        label = batch["camera"]
-        size = len(label), self.model.mapping.z_size
-        z = torch.randn(size, generator=moment.generator, device=moment.device)
-        return z, swapped(label, moment, number(moment, "swap"))
+        return latents(self.model.mapping.z_size, batch["camera"], moment)
 
     def _imitating(self, batch: Batch, moment: Moment) -> int:
         """How many of a batch's heads, the first ones, are to be its pictures."""

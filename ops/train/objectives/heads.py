@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from models import fir
 from models.augment import Augment, AugmentConfig
-from models.camera import FFHQ_RADIUS, pack_label, pose_on_sphere, unpack_label
 from models.discriminators import Discriminator, Shown
 from models.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
 from models.losses.density import density_variation
@@ -35,7 +34,7 @@ from ops.runtime.params import Params
 from ops.store.parsing import mirrored_classes
 from ops.train import ddp
 from ops.train.objective import Batch, Moment, Term, Update
-from ops.train.objectives.shared import Named, lazy_adam, number, swapped
+from ops.train.objectives.shared import Named, Player, around, chance, game, latents, number
 from ops.train.schedule import Curve, Phase, Plan
 
 DRAWN_AT_ONCE = 16  # pictures; bounds memory
@@ -189,16 +188,12 @@ class HeadsObjective:
         self._signs: list[Tensor] = []
         t = training
         self.density = t.density if t.density is not None else 0.25 * (variant.base == "eg3d")
-        fool, judge = [Term("generator", self.fool)], [Term("discriminator", self.judge)]
-        if self.density:
-            fool.append(Term("density", self.smooth_density, every=t.density_every))
-        if t.r1:
-            judge.append(Term("r1", self.penalise, every=t.r1_every, second_order=True))
-        self.optimizers = {
-            "generator": lazy_adam(self.generator, t.lr_generator, t.density_every if self.density else None),
-            "discriminator": lazy_adam(self.discriminator, t.lr_discriminator, t.r1_every if t.r1 else None),
-        }
-        self.updates = (Update("generator", tuple(fool)), Update("discriminator", tuple(judge)))
+        density = Term("density", self.smooth_density, every=t.density_every) if self.density else None
+        r1 = Term("r1", self.penalise, every=t.r1_every, second_order=True) if t.r1 else None
+        self.optimizers, self.updates = game(
+            generator=Player(self.generator, t.lr_generator, Term("generator", self.fool), density),
+            discriminator=Player(self.discriminator, t.lr_discriminator, Term("discriminator", self.judge), r1),
+        )
 
     # --- what the networks are shown ----------------------------------------------------------------------------------
 
@@ -207,7 +202,7 @@ class HeadsObjective:
         z, told = self._codes(batch, moment)
         behind = None
         if self.model.foreground:
-            behind = torch.where(self._chance(z, moment, self.training.background_swap), z.roll(1, 0), z)
+            behind = torch.where(chance(z, moment, self.training.background_swap), z.roll(1, 0), z)
         return self.generator(
             z,
             batch["camera"],
@@ -311,11 +306,11 @@ class HeadsObjective:
         """One head a row, seen from all sides: from the front, by its left, the back, its right."""
         network, device = cast(HeadGenerator, networks["generator"]), generator.device
         turn = torch.arange(columns, device=device) * (2 * torch.pi / columns)
-        labels = self._view(turn)
+        labels = around(turn, self.cameras[:1])
         codes = torch.randn(rows, self.model.mapping.z_size, generator=generator, device=device)
         shown = []
         for z in codes.split(1):
-            ws = network.mapping(z, self._view(turn[:1]))
+            ws = network.mapping(z, labels[:1])
             planes = network.planes(ws, noise="const")
             for label in labels.split(DRAWN_AT_ONCE):
                 n = len(label)
@@ -338,14 +333,7 @@ class HeadsObjective:
     # --- chance -------------------------------------------------------------------------------------------------------
 
     def _codes(self, batch: Batch, moment: Moment) -> tuple[Tensor, Tensor]:
-        """Latents, and the cameras that the mapping network is told."""
-        label = batch["camera"]
-        size = len(label), self.model.mapping.z_size
-        z = torch.randn(size, generator=moment.generator, device=moment.device)
-        return z, swapped(label, moment, number(moment, "swap"))
-
-    def _chance(self, like: Tensor, moment: Moment, probability: float) -> Tensor:
-        return torch.rand(len(like), 1, generator=moment.generator, device=moment.device) < probability
+        return latents(self.model.mapping.z_size, batch["camera"], moment)
 
     def _sphere(self, moment: Moment) -> Sphere:
         """A, B or both; from torch's own generator, which is seeded at each step, so that no device is waited for."""
@@ -354,11 +342,6 @@ class HeadsObjective:
 
     def _side(self, moment: Moment) -> int:
         return round(number(moment, "neural_resolution", self.model.neural_resolution))
-
-    def _view(self, azimuth: Tensor) -> Tensor:
-        """Labels of cameras at the height of the head, with the intrinsics of the data."""
-        pose = pose_on_sphere(azimuth, torch.zeros_like(azimuth), FFHQ_RADIUS)
-        return pack_label(pose, unpack_label(self.cameras[:1].to(azimuth))[1])
 
 
 def model_of(model: HeadConfig, variant: HeadVariant) -> HeadConfig:
