@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ops.apply.commands import Parsers, lazily
+from ops.train.ablations import BASELINES
 
 
 def add_to(commands: Parsers) -> None:
@@ -47,6 +48,16 @@ def add_to(commands: Parsers) -> None:
     reenact.add_argument("--prior", type=Path, help="generator (default: the one under data/checkpoints that made it)")
     _common(reenact)
     reenact.set_defaults(run=lazily("ops.apply.reenact", "reenact"))
+
+    ablate = commands.add_parser(
+        "ablate",
+        help="train InvertAvatar's baselines beside its encoders",
+        description="Train the baselines of InvertAvatar's ablations, all or those named, with the parameters of "
+        "train_recurrent and train_image_encoders: other ways to merge frames, offsets in place of transforms, posed "
+        "pictures in place of unwrapped ones. evaluate_avatar then measures them beside the encoders.",
+    )
+    ablate.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BASELINES))
+    ablate.set_defaults(run=lazily("ops.train.ablations", "ablate"))
 
 
 def _common(command: argparse.ArgumentParser) -> None:

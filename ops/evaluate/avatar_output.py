@@ -10,6 +10,11 @@ TITLES = {
     "recurrent": "recurrent encoders",
     "image_encoders": "single frames, averaged",
     "latent_only": "style alone",
+    "recurrent_mean": "mean of frames, trained",
+    "recurrent_conv": "ConvFusion",
+    "recurrent_attention": "AttFusion",
+    "image_encoders_offsets": "plane offsets",
+    "image_encoders_posed": "posed pictures",
 }
 
 

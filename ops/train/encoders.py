@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +13,14 @@ from models.inversion import InversionConfig
 from ops.apply.avatars import Prior, load_prior
 from ops.apply.inverters import SYSTEM, load_encoders, make_inverter, read_encoders
 from ops.runtime.params import Params
+from ops.runtime.stage import Stage
 from ops.store.tar import file_sha256
 from ops.train.data import Batches, Pictures
 from ops.train.likeness import Likeness
+from ops.train.objective import Objective
 from ops.train.objectives.inversion import InversionTraining, Pose, World
 from ops.train.priors import Priors, load_people
+from ops.train.run import train_and_publish
 from ops.train.settings import TrainerParams
 
 
@@ -94,6 +97,21 @@ def begin(
     facts["params"] = {**params, "model": model.model_dump(mode="json")}
     facts["priors"] = file_sha256(priors / "priors.safetensors")
     return Lesson(prior, model, base, priors, facts, load_people(priors).mirrored_units)
+
+
+def teach(s: Stage[Any], lesson: Lesson, build: Callable[[Pictures], Objective], shards: Path, out: Path) -> None:
+    """Train encoders as ``s.params.trainer`` says, and publish them."""
+    train_and_publish(
+        s,
+        build,
+        shards,
+        out,
+        params=s.params.trainer,
+        resolution=lesson.prior.config.resolution,
+        fits=lesson.mirrored,
+        facts=lesson.facts,
+    )
+    s.metrics({"prior": lesson.prior.digest, "likeness": s.params.objective.likeness.model_dump()})
 
 
 def first_pictures(pictures: Pictures, most: int) -> tuple[Tensor, Pose]:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ops.runtime.allocator import use_fast_allocator
 from ops.runtime.stage import Stage, stage
-from ops.train.encoders import EncoderParams, begin, first_pictures
+from ops.train.data import Pictures
+from ops.train.encoders import EncoderParams, begin, first_pictures, teach
 from ops.train.objectives.latent_encoder import LatentObjective, LatentTraining
-from ops.train.run import train_and_publish
 
 
 class TrainLatentEncoderParams(EncoderParams):
@@ -26,19 +26,12 @@ def main(s: Stage[TrainLatentEncoderParams], shards: Path, priors: Path, prior: 
     """Train E_latent on real faces and the prior's own samples."""
     p = s.params
     lesson = begin("latent_encoder", p.model_dump(mode="json"), p.model, prior, priors)
-    train_and_publish(
-        s,
-        lambda pictures: LatentObjective(
-            lesson.world(p.objective, weights), p.objective, first_pictures(pictures, p.trainer.grid_rows)
-        ),
-        shards,
-        out,
-        params=p.trainer,
-        resolution=lesson.prior.config.resolution,
-        fits=lesson.mirrored,
-        facts=lesson.facts,
-    )
-    s.metrics({"prior": lesson.prior.digest, "likeness": p.objective.likeness.model_dump()})
+
+    def build(pictures: Pictures) -> LatentObjective:
+        shown = first_pictures(pictures, p.trainer.grid_rows)
+        return LatentObjective(lesson.world(p.objective, weights), p.objective, shown)
+
+    teach(s, lesson, build, shards, out)
 
 
 if __name__ == "__main__":

@@ -22,16 +22,15 @@ from models.inversion import Inverter
 from ops.apply.inverters import ENCODERS, load_inverter
 from ops.evaluate.plots import figure, pixels
 from ops.runtime.allocator import use_fast_allocator
-from ops.runtime.params import Params
+from ops.runtime.params import Params, validate
 from ops.runtime.stage import Stage, stage
 from ops.store.pictures import decode
 from ops.train import ddp
 from ops.train.data import Pictures
-from ops.train.encoders import EncoderParams, begin, first_pictures, rounded
+from ops.train.encoders import EncoderParams, begin, first_pictures, rounded, teach
 from ops.train.footage import Footage
 from ops.train.loop import numerics, step_seed
 from ops.train.objectives.recurrent import RecurrentObjective, RecurrentTraining
-from ops.train.run import train_and_publish
 
 Curve = dict[int, dict[str, float]]
 LABELS = {"clips": "clips held out", "prior": "people of the prior"}
@@ -65,9 +64,14 @@ def main(
     images: Path,
     weights: Path,
     out: Path,
+    *,
+    fusion: str = "",
 ) -> None:
-    """Train the recurrent decoders on clips and on the prior's people, and measure what further frames are worth."""
+    """Train the recurrent decoders on clips and on the prior's people, and measure what further frames are worth.
+    ``fusion`` takes the place of the parameter: a baseline."""
     p = s.params
+    if fusion:
+        p = validate(TrainRecurrentParams, {**p.model_dump(), "fusion": fusion}, "--fusion")
     model = p.model.fused(fusion=p.fusion)
     lesson = begin("recurrent", p.model_dump(mode="json", exclude={"curve"}), model, prior, priors, (images, ENCODERS))
     side = lesson.prior.config.resolution
@@ -84,16 +88,7 @@ def main(
         made.append(RecurrentObjective(world, p.objective, shown, footage, held_out))
         return made[0]
 
-    train_and_publish(
-        s,
-        build,
-        shards,
-        out,
-        params=p.trainer,
-        resolution=side,
-        fits=lesson.mirrored,
-        facts=lesson.facts,
-    )
+    teach(s, lesson, build, shards, out)
     if not ddp.from_environment().main:
         return
     device = next(made[0].inverter.parameters()).device
@@ -102,8 +97,6 @@ def main(
         curves = measure(made[0], inverter, p.curve, p.trainer.seed)
     s.metrics(
         {
-            "prior": lesson.prior.digest,
-            "likeness": p.objective.likeness.model_dump(),
             "clips": len(footage),
             "held_out": len(held_out),
             "frames": {name: {str(n): rounded(row) for n, row in curve.items()} for name, curve in curves.items()},

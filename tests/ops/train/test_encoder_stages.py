@@ -127,6 +127,30 @@ def test_an_interrupted_run_ends_in_the_same_bytes(project, monkeypatch, stage, 
     assert files(project / "data/again") == files(project / "data/checkpoints" / stage)
 
 
+@pytest.mark.parametrize(
+    ("stage", "option", "where", "value"),
+    [
+        ("recurrent", "--fusion", ("texture", "fusion"), "conv"),
+        ("image_encoders", "--planes", ("planes",), "offsets"),
+        ("image_encoders", "--texture-input", ("texture_input",), "posed"),
+    ],
+)
+def test_a_baseline_is_trained_by_an_option(project, capsys, stage, option, where, value):
+    out = f"data/checkpoints/{stage}_{value}"
+    assert run(stage, option, value, out=out) == 0
+    found = read_config(project / out)["params"]["model"]
+    for key in where:
+        found = found[key]
+    assert found == value
+    prior = load_prior(project / PRIOR, project / "data/priors")
+    assert (
+        load_inverter(prior, project / out).config != load_inverter(prior, project / "data/checkpoints" / stage).config
+    )
+    assert run(stage, option, "nonsense", out="data/none") == 1
+    assert where[-1] in capsys.readouterr().err
+    assert not (project / "data/none").exists()
+
+
 def test_without_clips_the_priors_people_move_by_the_fits_of_pictures(project, capsys):
     write_clips(project / "noclips", count=0)
     assert run("recurrent", "--metrics", "n.json", clips="noclips", out="data/synthetic") == 0
