@@ -63,7 +63,8 @@ def anonymous(crop: np.ndarray, camera: np.ndarray, params: AnonymiseParams, key
         uv, _ = geometry.project(label, torch.tensor(canonical_points())[None])
         points = uv[0].numpy() * side
         boxes.append(np.concatenate([points.min(0), points.max(0)]))
-    boxes += [face.box for face in find_faces(crop, EMBEDDED, DetectParams.model_validate({}))]
+    doubtful_too = DetectParams.model_validate({"sure_score": 0})  # hiding what is none harms nobody
+    boxes += [face.box for face in find_faces(crop, EMBEDDED, doubtful_too)]
     return hide_faces(crop, boxes, params, key)
 
 

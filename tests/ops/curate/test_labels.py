@@ -1,6 +1,7 @@
 """Labels of real pictures: they follow the picture when it is mirrored, turned, shrunk or moved."""
 
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -128,3 +129,17 @@ def test_every_face_of_group_photos_is_found_and_marked(weights):
     assert len(errors) == 18
     assert np.median(errors) < 0.06
     assert np.max(errors) < 0.13
+
+
+def test_a_doubtful_face_stays_only_where_the_landmarks_network_sees_one(astronaut, weights, monkeypatch):
+    (true, *_) = find_faces(astronaut, weights, DetectParams())
+    aside = np.array([0, astronaut.shape[0] - 160], np.float32)  # of cloth
+    false = replace(true, box=true.box - np.tile(true.box[:2] - aside, 2), points=true.points - true.box[:2] + aside)
+
+    def found(score):
+        said = [replace(face, score=score) for face in (false, true)]
+        monkeypatch.setattr("ops.curate.detect.detect", lambda *_: said)
+        return [face.box.tolist() for face in find_faces(astronaut, weights, DetectParams())]
+
+    assert found(0.6) == [true.box.tolist()]
+    assert sorted(found(0.8)) == sorted([false.box.tolist(), true.box.tolist()])
