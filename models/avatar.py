@@ -77,6 +77,7 @@ class AvatarConfig(Config):
     )  # world units; unpublished: our choice: just below the line of the lips of anny's mean head
     superresolution_channels: tuple[int, int] = (256, 128)  # EG3D
     superresolution_precision: Precision = "float16"  # EG3D
+    border: fir.Border = "zeros"  # EG3D: of the picture when it is doubled
     label_size: int = camera.LABEL_SIZE
     layout: Layout = "lean"  # "release" adds the parts that the public networks carry without use, and count
 
@@ -105,6 +106,7 @@ class AvatarConfig(Config):
             inputs=self.plane_channels,
             channels=self.superresolution_channels,
             precision=self.superresolution_precision,
+            border=self.border,
         )
 
     @property

@@ -1,17 +1,20 @@
 """FIR resampling of pictures and feature maps with StyleGAN2's binomial low-pass filter, as depthwise convolutions.
 
 Everything is an ordinary convolution, so it runs on any device, differentiates twice (R1) and compiles. The filter is
-``[1, 3, 3, 1] / 8`` along both axes; borders see zeros. A signal that is enlarged twice is scaled by 4 per pixel so
-that its brightness stays (Karras et al. 2020, appendix B).
+``[1, 3, 3, 1] / 8`` along both axes; borders see zeros unless told otherwise. A signal that is enlarged twice is scaled
+by 4 per pixel so that its brightness stays (Karras et al. 2020, appendix B).
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Border = Literal["zeros", "edge"]  # what lies around a picture: nothing, or its outermost pixels once more
 
 TAPS = (1.0, 3.0, 3.0, 1.0)
 
@@ -39,9 +42,15 @@ def low_pass(x: Tensor, padding: int = 1, taps: tuple[float, ...] = TAPS, gain: 
     return F.conv2d(x, _depthwise(x, taps, gain), padding=padding, groups=x.shape[1])
 
 
-def double(x: Tensor) -> Tensor:
-    """(N, C, H, W) to (N, C, 2H, 2W): zeros between the pixels, then the low-pass filter times 4."""
-    return F.conv_transpose2d(x, _depthwise(x, TAPS, 4.0), stride=2, padding=1, groups=x.shape[1])
+def double(x: Tensor, border: Border = "zeros") -> Tensor:
+    """(N, C, H, W) to (N, C, 2H, 2W): zeros between the pixels, then the low-pass filter times 4.
+
+    With ``border="zeros"``, as in StyleGAN2, the outermost pixels lose a quarter of their value a side.
+    """
+    if border == "edge":
+        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    padding = 3 if border == "edge" else 1
+    return F.conv_transpose2d(x, _depthwise(x, TAPS, 4.0), stride=2, padding=padding, groups=x.shape[1])
 
 
 def halve(x: Tensor) -> Tensor:

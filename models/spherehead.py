@@ -67,6 +67,7 @@ class HeadConfig(Config):
     camera_offset: bool = True  # PanoHead: camera self-adaptation; never in eg3d
     superresolution_channels: tuple[int, int] = (256, 128)  # EG3D: (128, 64) for 256 pixels and less
     superresolution_precision: Precision = "float16"  # EG3D
+    border: fir.Border = "zeros"  # EG3D, PanoHead: of pictures and backgrounds when they are doubled
     backbone_precision: Precision = "float32"  # EG3D's g_num_fp16_res = 0
     backbone_half_blocks: int = 0
     label_size: int = camera.LABEL_SIZE
@@ -117,6 +118,7 @@ class HeadConfig(Config):
             inputs=self.plane_channels,
             channels=self.superresolution_channels,
             precision=self.superresolution_precision,
+            border=self.border,
         )
 
     @property
@@ -126,6 +128,7 @@ class HeadConfig(Config):
             resolution=self.superresolution.input_resolution,
             channel_base=self.channel_base // 2,
             channel_max=self.channel_max,
+            border=self.border,
         )
 
     def discriminator(self, **options: object) -> DiscriminatorConfig:

@@ -49,6 +49,7 @@ class SynthesisConfig(Config):
     precision: Precision = "float32"  # of the last `half_blocks`; EG3D keeps its backbone in float32
     half_blocks: int = 0
     clamp: float = 256.0  # EG3D's conv_clamp, in effect in half precision only
+    border: fir.Border = "zeros"  # StyleGAN2: of the skip pictures when they are doubled
 
     @property
     def sides(self) -> list[int]:
@@ -268,6 +269,7 @@ class SynthesisBlock(nn.Module):
         up: whether the first convolution doubles the size.
         precision: dtype of the features; the picture has that of the weights.
         clamp: bound of the activations in float16.
+        border: of the picture of the block before, when it is doubled, see `fir.double`.
     """
 
     def __init__(
@@ -280,9 +282,10 @@ class SynthesisBlock(nn.Module):
         up: bool = True,
         precision: Precision = "float32",
         clamp: float | None = None,
+        border: fir.Border = "zeros",
     ):
         super().__init__()
-        self.up, self.precision = up and inputs > 0, precision
+        self.up, self.precision, self.border = up and inputs > 0, precision, border
         self.constant = nn.Parameter(torch.randn(outputs, resolution, resolution)) if inputs == 0 else None
         self.conv0 = StyledConv(inputs, outputs, w_size, resolution, up=up, clamp=clamp) if inputs else None
         self.conv1 = StyledConv(outputs, outputs, w_size, resolution, clamp=clamp)
@@ -325,7 +328,7 @@ class SynthesisBlock(nn.Module):
         x = self.conv1(x, styles[-2], noise)
         out = self.to_image(x, styles[-1], project).to(self.conv1.weight.dtype)
         if image is not None:
-            out = _add(out, fir.double(image) if self.up else image)
+            out = _add(out, fir.double(image, self.border) if self.up else image)
         return x, out.contiguous()
 
 
@@ -418,6 +421,7 @@ class Synthesis(nn.Module):
                 side,
                 precision=config.precision if n >= first_half else "float32",
                 clamp=config.clamp,
+                border=config.border,
             )
             for n, side in enumerate(sides)
         )

@@ -21,6 +21,7 @@ class SuperResolutionConfig(Config):
     channels: tuple[int, int] = (256, 128)
     precision: Precision = "float16"  # EG3D's sr_num_fp16_res = 4: both blocks
     clamp: float = 256.0
+    border: fir.Border = "zeros"  # EG3D: the picture darkens towards its border as it is doubled
 
     @property
     def doublings(self) -> int:
@@ -42,7 +43,7 @@ class SuperResolution(nn.Module):
         first, second = config.channels
         middle = config.resolution // 2
         twice = config.doublings == 2
-        how = config.precision, config.clamp
+        how = config.precision, config.clamp, config.border
         self.block0 = SynthesisBlock(config.inputs, first, 3, w_size, middle, twice, *how)
         self.block1 = SynthesisBlock(first, second, 3, w_size, config.resolution, True, *how)
         for name, parameter in self.named_parameters():  # never used, and kept so that the network is EG3D's

@@ -31,6 +31,8 @@ def test_double_inserts_zeros_and_filters():
     rows = signal.upfirdn([1, 3, 3, 1] / np.float64(4), np.eye(6), up=2, axis=0)[1:13]
     np.testing.assert_allclose(fir.double(x)[0, 1].numpy(), rows @ x[0, 1].numpy() @ rows.T, atol=1e-12)
     np.testing.assert_allclose(rows @ x[0, 1, 3].numpy(), line, atol=1e-12)
+    inner = (..., slice(1, -1), slice(1, -1))
+    torch.testing.assert_close(fir.double(x, "edge")[inner], fir.double(x)[inner])
 
 
 def test_halve_filters_and_drops():
@@ -42,6 +44,7 @@ def test_halve_filters_and_drops():
 def test_a_flat_picture_stays_flat_inside():
     flat = torch.ones(1, 2, 16, 16)
     torch.testing.assert_close(fir.double(flat)[..., 1:-1, 1:-1], torch.ones(1, 2, 30, 30))
+    torch.testing.assert_close(fir.double(flat, "edge"), torch.ones(1, 2, 32, 32))
     torch.testing.assert_close(fir.halve(flat)[..., 1:-1, 1:-1], torch.ones(1, 2, 6, 6))
     torch.testing.assert_close(fir.gaussian_blur(flat, 1.0)[..., 4:-4, 4:-4], torch.ones(1, 2, 8, 8))
 

@@ -87,6 +87,7 @@ class HeadsTraining(Params):
     density_every: int = Field(default=4, ge=1)  # EG3D
     offset: float = Field(default=10.0, ge=0)  # PanoHead: mean square of the cameras' shift
     mask_decision: float = Field(default=0.0, ge=0)  # none published: the discriminator judges masks
+    parsing_scale: float = Field(default=1.0, gt=0)  # unpublished: our choice; of the parsing the discriminator sees
     background_swap: float = Field(default=0.2, ge=0, le=1)  # PanoHead: another sample's background
     swap: float | None = Field(default=None, ge=0, le=1)  # the end of 1 -> swap: EG3D 0.5, PanoHead 0.7
     swap_images: int = Field(default=1_000_000, gt=0)  # EG3D
@@ -227,9 +228,14 @@ class HeadsObjective:
         return Shown(image, fir.resize(image, side), mask, parsing)
 
     def look(self, shown: Shown, label: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
-        """The discriminator's features of blurred and augmented pictures, and the labels to judge them by."""
+        """The discriminator's features of blurred and augmented pictures, and the labels to judge them by.
+
+        A real parsing has one class a pixel, a generated one shares of many, which tells them apart at a glance: the
+        smaller ``parsing_scale``, the more a discriminator that has little time looks at the pictures instead.
+        """
         sigma = number(moment, "blur") * self.model.resolution / 512
-        stack = shown._replace(image=fir.gaussian_blur(shown.image, sigma)).stack()
+        parsing = None if shown.parsing is None else shown.parsing * self.training.parsing_scale
+        stack = shown._replace(image=fir.gaussian_blur(shown.image, sigma), parsing=parsing).stack()
         if self.augment is not None:
             stack, label = self.augment(stack, label, pictures=2, generator=moment.generator)
         return self.discriminator.look(stack), label

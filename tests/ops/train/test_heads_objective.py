@@ -288,6 +288,18 @@ def test_blur_fades_from_the_picture_alone():
     assert blurred[:, :3].std() < 0.5 * sharp[:, :3].std()
 
 
+def test_the_parsing_alone_is_scaled():
+    shown = build("spherehead").real(real(), moment())
+    stacks = []
+    for scale in (1.0, 0.25):
+        objective = build("spherehead", parsing_scale=scale)
+        objective.discriminator.look = stacks.append
+        objective.look(shown, cameras(4), moment(blur=0.0))
+    assert torch.equal(stacks[0], shown.stack())
+    assert torch.equal(stacks[1][:, :7], stacks[0][:, :7])
+    assert torch.equal(stacks[1][:, 7:], 0.25 * stacks[0][:, 7:])
+
+
 def test_view_consistency_is_equation_2_on_the_features_at_hand():
     objective, batch = build("eg3d_vico"), real()
     plain, _ = objective.judge(batch, moment(vico=0.0))
