@@ -7,13 +7,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from ops.apply.avatar_commands import add_to as add_avatar_commands
 from ops.apply.commands import add_to as add_apply_commands
 from ops.compare.commands import add_to as add_compare_command
 from ops.evaluate.commands import add_to as add_evaluate_command
+from ops.examples import EXAMPLES, GROUPS
 from ops.operating import add_operating_commands
-from ops.runtime.errors import LineamentError
+from ops.runtime.arguments import CommandParser, Commands, new_file, new_folder, number, whole
+from ops.runtime.errors import LineamentError, in_words
 
 REPORT = Path("data/report/index.html")
 ADDABLE = {
@@ -172,11 +175,13 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line, with a line of help for each sub-command."""
-    top = argparse.ArgumentParser(
+    CommandParser.examples = EXAMPLES
+    top = CommandParser(
         prog="lineament",
-        description="From raw pictures of people to trained 3D-aware generators, with every step on record.",
+        description="From raw pictures of people to trained 3D-aware generators, with every step on record. Run in the "
+        "project's folder. `lineament COMMAND --help` shows examples.",
     )
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = cast(Commands, top.add_subparsers(dest="command", required=True, metavar="COMMAND"))
 
     demo = commands.add_parser("demo", help="run the whole lineage, then say where the report is")
     demo.set_defaults(run=_demo, units=[])
@@ -186,7 +191,7 @@ def parser() -> argparse.ArgumentParser:
     again.add_argument("units", nargs="*", metavar="UNIT", help="and what they read from; all of it if none is named")
     again.set_defaults(run=_repro)
     for command in (demo, again):
-        command.add_argument("--jobs", type=int, default=2, help="units at a time (default: %(default)s)")
+        command.add_argument("--jobs", type=whole(1, 64), default=2, help="units at a time (default: %(default)s)")
 
     source = commands.add_parser("source", help="list, add or remove sources of pictures")
     actions = source.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -202,7 +207,7 @@ def parser() -> argparse.ArgumentParser:
     add.add_argument("--licence", default="unknown", help="of the pictures; kept with each one (default: %(default)s)")
     add.add_argument("--refresh", metavar="CRON", help="when Dagster looks for new pictures, e.g. '0 3 * * *'")
     remove = actions.add_parser("remove", help="take a source out again")
-    remove.add_argument("name")
+    remove.add_argument("name", help="as `lineament source list` shows it")
     source.set_defaults(run=_source)
 
     lineage = commands.add_parser("lineage", help="where a sample is: raw shard, tables, training shards, checkpoints")
@@ -219,19 +224,19 @@ def parser() -> argparse.ArgumentParser:
 
     review = commands.add_parser("review", help="look at doubtful labels in the browser; accept, reject, fix poses")
     review.add_argument("--source", help="one source's pictures only")
-    review.add_argument("--port", type=int, default=0, help="of 127.0.0.1; a free one if not given")
+    review.add_argument("--port", type=whole(0, 65535), default=0, help="of 127.0.0.1; a free one if not given")
     review.set_defaults(run=_review)
 
     dataset = commands.add_parser("dataset", help="training shards to and from the formats of other projects")
     actions = dataset.add_subparsers(dest="action", required=True, metavar="ACTION")
     export = actions.add_parser("export", help="shards to a zip with dataset.json, masks beside it in NAME_seg.zip")
     export.add_argument("shards", type=Path, help="e.g. data/shards/faces")
-    export.add_argument("out", type=Path, help="NAME.zip")
+    export.add_argument("out", type=new_file(".zip"), help="NAME.zip")
     export.add_argument("--format", choices=["eg3d"], default="eg3d", help="as EG3D, PanoHead and SphereHead read it")
     export.add_argument("--repeat", action="store_true", help="each picture as often as balancing says")
     back = actions.add_parser("import", help="such a zip, or folder, to shards")
-    back.add_argument("zip", type=Path)
-    back.add_argument("out", type=Path, help="folder of the new shards")
+    back.add_argument("zip", type=Path, help="NAME.zip, or a folder with a dataset.json")
+    back.add_argument("out", type=new_folder, help="folder of the new shards")
     back.add_argument("--licence", default="unknown", help="of the pictures (default: %(default)s)")
     dataset.set_defaults(run=_dataset)
 
@@ -242,8 +247,10 @@ def parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", help="networks, memory and time of training as a profile declares it")
     plan.add_argument("--profile", help="smoke, gpu or paper (default: the values in use)")
-    plan.add_argument("--devices", type=int, default=8, help="that share a batch (default: %(default)s)")
-    plan.add_argument("--speed", type=float, default=12.5, help="sustained TFLOP/s of one (default: %(default)s)")
+    plan.add_argument("--devices", type=whole(1, 100_000), default=8, help="that share a batch (default: %(default)s)")
+    plan.add_argument(
+        "--speed", type=number(0.001, 1e6), default=12.5, help="sustained TFLOP/s of one (default: %(default)s)"
+    )
     plan.set_defaults(run=_plan)
 
     add_apply_commands(commands)
@@ -257,7 +264,7 @@ def parser() -> argparse.ArgumentParser:
     read = actions.add_parser("convert", help="a .pkl, .npz, .npy or .mat to safetensors; nothing in it is run")
     read.add_argument("file", type=Path)
     read.add_argument("--kind", required=True, choices=["smpl", "smplx", "flame", "bfm", "faceverse"])
-    read.add_argument("out", type=Path, metavar="FOLDER")
+    read.add_argument("out", type=new_folder, metavar="FOLDER")
     model.set_defaults(run=_model)
 
     for name, run, text in (
@@ -266,25 +273,29 @@ def parser() -> argparse.ArgumentParser:
         ("check", _check, "do counts add up, do shards decode, are cameras and losses sane?"),
     ):
         commands.add_parser(name, help=text).set_defaults(run=run)
+    commands.group(GROUPS)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it went well, 1 with a message when it did not."""
-    arguments = parser().parse_args(argv)
     try:
+        arguments = parser().parse_args(argv)
         code = arguments.run(arguments)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever reads has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except LineamentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        text = in_words(error)
+        if text is None:
+            raise
+        print(f"error: {text}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ops.runtime.arguments import new_file, whole
 from ops.runtime.errors import LineamentError
 
 
@@ -21,15 +22,18 @@ def add_operating_commands(commands: Any) -> None:
     judging.add_argument("system", help="giraffe, heads …")
     promote = actions.add_parser("promote", help="make a version the champion by hand")
     promote.add_argument("name", help="e.g. giraffe/aamnce")
-    promote.add_argument("version", type=int)
+    promote.add_argument("version", type=whole(1, 1_000_000))
     promote.add_argument("--why", default="by hand", help="kept in the history")
     actions.add_parser("rollback", help="make the champion before champion again").add_argument("name")
     models.set_defaults(run=_models)
     changes = commands.add_parser("changes", help="what is new and gone in the training shards, and how they drifted")
     changes.set_defaults(run=_changes)
-    for name, text in (("backup", "keep what neither git nor DVC keeps"), ("restore", "put a backup's files back")):
+    for name, text, kind in (
+        ("backup", "keep what neither git nor DVC keeps", new_file(".gz")),
+        ("restore", "put a backup's files back", Path),
+    ):
         command = commands.add_parser(name, help=f"{text}: Dagster's events, remembered data versions")
-        command.add_argument("file", type=Path, help="the archive, .tar.gz")
+        command.add_argument("file", type=kind, help="the archive, .tar.gz")
         command.set_defaults(run=_backup)
     unlock = commands.add_parser("unlock", help="drop DVC's locks of processes that are dead; `dvc` then runs again")
     unlock.set_defaults(run=_unlock)

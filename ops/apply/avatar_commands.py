@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ops.apply.commands import Parsers, lazily
+from ops.runtime.arguments import MOST_FRAMES, degrees, device, new_file, new_folder, number, whole
 from ops.train.ablations import BASELINES
 
 
@@ -17,8 +18,10 @@ def add_to(commands: Parsers) -> None:
         description="Make an avatar of one person: every frame that can be fitted refines it, the others say why not.",
     )
     invert.add_argument("source", type=Path, metavar="PHOTO|CLIP|FOLDER")
-    invert.add_argument("--out", type=Path, default=Path("avatar"), help="folder (default: %(default)s)")
-    invert.add_argument("--frames", type=int, default=32, help="of each clip at most (default: %(default)s)")
+    invert.add_argument("--out", type=new_folder, default=Path("avatar"), help="folder (default: %(default)s)")
+    invert.add_argument(
+        "--frames", type=whole(1, MOST_FRAMES), default=32, help="of each clip at most (default: %(default)s)"
+    )
     invert.add_argument(
         "--encoder", type=Path, help="trained encoders (default: the furthest trained under data/checkpoints)"
     )
@@ -36,15 +39,17 @@ def add_to(commands: Parsers) -> None:
     )
     reenact.add_argument("avatar", type=Path, help="folder that `lineament invert` made")
     reenact.add_argument("driver", type=Path, metavar="CLIP|JSON|PARQUET")
-    reenact.add_argument("--out", type=Path, default=Path("reenactment.mp4"), help="video (default: %(default)s)")
+    reenact.add_argument(
+        "--out", type=new_file(".mp4"), default=Path("reenactment.mp4"), help="video (default: %(default)s)"
+    )
     reenact.add_argument(
         "--camera", choices=["free", "fixed"], default="free",
         help="free: the head moves as the driver's does; fixed: only the face moves (default: %(default)s)",
     )  # fmt: skip
-    for name in ("azimuth", "elevation"):
-        reenact.add_argument(f"--{name}", type=float, default=0.0, help="of a fixed camera, degrees")
+    reenact.add_argument("--azimuth", type=degrees, default=0.0, help="of a fixed camera, degrees")
+    reenact.add_argument("--elevation", type=number(-90, 90), default=0.0, help="of a fixed camera, degrees")
     reenact.add_argument("--alone", action="store_true", help="without the driver's picture beside it")
-    reenact.add_argument("--rate", type=float, help="frames a second (default: the driver's)")
+    reenact.add_argument("--rate", type=number(1, 240), help="frames a second (default: the driver's)")
     reenact.add_argument("--prior", type=Path, help="generator (default: the one under data/checkpoints that made it)")
     _common(reenact)
     reenact.set_defaults(run=lazily("ops.apply.reenact", "reenact"))
@@ -63,4 +68,4 @@ def add_to(commands: Parsers) -> None:
 def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--priors", type=Path, default=Path("data/priors"), help="people (default: %(default)s)")
     command.add_argument("--weights", type=Path, default=Path("data/weights/embedded"), help="default: %(default)s")
-    command.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    command.add_argument("--device", type=device, default="cpu", help="cpu or cuda (default: %(default)s)")

@@ -5,7 +5,6 @@ An identity is told one camera, the frontal one, whatever camera looks at it; so
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,21 +120,6 @@ class Heads:
             for seed in seeds
         ]
         return np.stack(found)
-
-
-def seeds_of(text: str) -> list[int]:
-    """``0-3,7`` to [0, 1, 2, 3, 7].
-
-    Raises:
-        LineamentError: no such list.
-    """
-    found: list[int] = []
-    for word in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", word.strip())
-        if match is None or int(match[2] or match[1]) < int(match[1]):
-            raise LineamentError(f"'{text}' is no list of seeds; write 0-7 or 1,5,9.")
-        found += range(int(match[1]), int(match[2] or match[1]) + 1)
-    return found
 
 
 def pictures(outputs: Iterable[HeadOutput]) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ops.apply.cameras import orbit, turntable
-from ops.apply.heads import Heads, pictures, seeds_of
+from ops.apply.heads import Heads, pictures
 from ops.apply.pictures import Film, grid, panels, write_png
 from ops.runtime.errors import LineamentError
 from ops.runtime.progress import Reporter
@@ -54,7 +54,7 @@ def between(
 def interpolate(arguments: argparse.Namespace) -> int:
     """``lineament interpolate``: a PNG with the steps in a row, or an mp4."""
     heads, out = Heads(arguments.checkpoint, arguments.device), arguments.out
-    seeds = seeds_of(arguments.seeds)
+    seeds = arguments.seeds
     moving = out.suffix == ".mp4"
     steps = arguments.steps or (48 if moving else 8)
     styles = between(heads, seeds, steps, arguments.space, arguments.truncation, arguments.cutoff)

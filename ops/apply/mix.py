@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ops.apply.cameras import orbit
-from ops.apply.heads import Heads, pictures, seeds_of
+from ops.apply.heads import Heads, pictures
 from ops.apply.pictures import grid, write_png
 from ops.runtime.errors import LineamentError
 from ops.runtime.progress import Reporter
@@ -53,7 +53,7 @@ def mixing_table(
 def mix(arguments: argparse.Namespace) -> int:
     """``lineament mix``: the table as a PNG."""
     heads = Heads(arguments.checkpoint, arguments.device)
-    rows, columns = seeds_of(arguments.rows), seeds_of(arguments.columns)
+    rows, columns = arguments.rows, arguments.columns
     layers = heads.net.w_count // 2 if arguments.layers is None else arguments.layers
     table = mixing_table(heads, rows, columns, layers, arguments.truncation, arguments.azimuth)
     write_png(arguments.out, grid(table.reshape(-1, *table.shape[2:]), len(columns) + 1))

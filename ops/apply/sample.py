@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ops.apply.cameras import orbit
-from ops.apply.heads import Heads, seeds_of
+from ops.apply.heads import Heads
 from ops.apply.pictures import grid, panels, write_png
 from ops.runtime.progress import Reporter
 
@@ -17,7 +17,7 @@ from ops.runtime.progress import Reporter
 def sample(arguments: argparse.Namespace) -> int:
     """``lineament sample``: one PNG an identity and camera, and ``grid.png`` with a row an identity."""
     heads, out = Heads(arguments.checkpoint, arguments.device), Path(arguments.out)
-    seeds, azimuths = seeds_of(arguments.seeds), arguments.azimuths
+    seeds, azimuths = arguments.seeds, arguments.azimuths
     labels = torch.cat([orbit(azimuth, arguments.elevation, arguments.radius) for azimuth in azimuths])
     rows = []
     for seed in Reporter("sample").progress(seeds, unit="head"):

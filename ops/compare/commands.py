@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ops.runtime.arguments import new_file
 from ops.runtime.publish import publish
 
 
@@ -18,7 +19,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     one.add_argument("a", type=Path, metavar="RUN_A")
     one.add_argument("b", type=Path, metavar="RUN_B")
-    one.add_argument("--out", type=Path, default=Path("comparison.html"), help="the page (default: %(default)s)")
+    one.add_argument(
+        "--out", type=new_file(".html"), default=Path("comparison.html"), help="the page (default: %(default)s)"
+    )
     one.set_defaults(run=_compare)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from ops.evaluate import protocol as protocols
 from ops.evaluate.measures import Known, Setting, run
 from ops.evaluate.protocol import Protocol
+from ops.runtime.arguments import device, new_file, whole
 from ops.runtime.errors import LineamentError
 from ops.runtime.publish import publish
 
@@ -24,11 +25,13 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     one.add_argument("protocol", nargs="?", help="name of a protocol, see --list")
     one.add_argument("checkpoint", nargs="*", type=Path, help="folders; default: all that the protocol names and finds")
     one.add_argument("--list", action="store_true", help="all protocols, and whether they can be run here")
-    one.add_argument("--samples", type=int, help="fewer samples than the protocol asks for; the result says so")
+    one.add_argument(
+        "--samples", type=whole(2, 1_000_000), help="fewer samples than the protocol asks for; the result says so"
+    )
     one.add_argument("--shards", type=Path, help="real pictures (default: the system's shards)")
     one.add_argument("--weights", type=Path, default=Path("data/weights/embedded"), help=argparse.SUPPRESS)
-    one.add_argument("--out", type=Path, help="also write the result as json")
-    one.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    one.add_argument("--out", type=new_file(".json"), help="also write the result as json")
+    one.add_argument("--device", type=device, default="cpu", help="cpu or cuda (default: %(default)s)")
     one.set_defaults(run=_evaluate)
 
 

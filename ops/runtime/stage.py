@@ -30,7 +30,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ops.runtime import gpus
-from ops.runtime.errors import LineamentError
+from ops.runtime.errors import LineamentError, in_words
 from ops.runtime.launch import is_first, launched, running_module
 from ops.runtime.params import Params, load_params
 from ops.runtime.preflight import check_room
@@ -218,14 +218,17 @@ def _run(
             if is_first():
                 run.write_reports(arguments.metrics_file, arguments.preview_file)
                 _write_timings(run, time.monotonic() - started)
-    except LineamentError as error:
-        print(f"error in {name}: {error}", file=sys.stderr)
-        if run is not None and run.reporter is not None:
-            run.log(f"failed: {error}")
-        return 1
     except KeyboardInterrupt:
         print(f"{name}: interrupted. Nothing is half-written; run the same command to go on.", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        text = in_words(error)
+        if text is None:
+            raise
+        print(f"error in {name}: {text}", file=sys.stderr)
+        if run is not None:
+            run.log(f"failed: {text}")
+        return 1
     finally:
         if run is not None:
             run.reporter.close()

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from ops.runtime.errors import LineamentError
 from ops.runtime.publish import publish
 from ops.store.pictures import decode, encode_png
 from ops.train import checkpoint
@@ -24,6 +25,7 @@ from ops.train.checkpoint import Checkpoint, Tensors
 from ops.train.curves import draw
 from ops.train.loop import Trainer
 
+CHECKPOINTS = Path("data/checkpoints")
 CONFIG = "config.json"
 STRIP_ROWS = 12  # unpublished: our choice
 
@@ -58,6 +60,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         LineamentError: missing or damaged.
     """
+    if not folder.is_dir():
+        raise LineamentError(f"{folder}: no such checkpoint. {_others()}")
     return checkpoint.read_record(folder / CONFIG, _remedy(folder))
 
 
@@ -90,6 +94,12 @@ def _strip(trainer: Trainer) -> np.ndarray:
         chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, STRIP_ROWS).round().astype(int)]
     grids = [decode(path.read_bytes()) for path in chosen]
     return np.vstack([grid[: len(grid) // trainer.params.grid_rows] for grid in grids])
+
+
+def _others() -> str:
+    """Which checkpoints there are in place of a missing one."""
+    found = sorted(str(path.parent) for path in CHECKPOINTS.glob(f"**/{CONFIG}"))
+    return f"There are {', '.join(found)}." if found else "`dvc repro` trains them, `dvc pull` fetches a colleague's."
 
 
 def _remedy(folder: Path) -> str:

@@ -14,7 +14,7 @@ from ops import cli
 from ops.apply import mesh as meshes
 from ops.apply.cameras import key_of, orbit, path, turntable
 from ops.apply.generators import load_generator
-from ops.apply.heads import Heads, seeds_of
+from ops.apply.heads import Heads
 from ops.apply.interpolate import between, slerp
 from ops.apply.mix import mixing_table
 from ops.apply.pictures import Film, grid, normals, panels
@@ -80,13 +80,6 @@ def test_key_frames_are_read_strictly(text):
         key_of(text)
     with pytest.raises(LineamentError, match="each later"):
         path([key_of("0:0"), key_of("0:1")])
-
-
-def test_seeds():
-    assert seeds_of("0-2, 7") == [0, 1, 2, 7]
-    for text in ("", "a", "3-1", "1-"):
-        with pytest.raises(LineamentError, match="no list of seeds"):
-            seeds_of(text)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
