@@ -23,6 +23,7 @@ from ops import data_versions, registry
 from ops.dag import PARAMS_FILE, Dag, load_yaml
 from ops.data_versions import Profile
 from ops.registry import Version
+from ops.runtime.cron import Cron
 from ops.runtime.params import Params, validate
 
 
@@ -37,7 +38,7 @@ class SystemPolicy(Params):
     gain: float | None = Field(default=10.0, gt=0, description="% more accepted samples")  # unpublished: our choice
     drift: float | None = Field(default=0.2, gt=0, le=1, description="share of samples moved")  # our choice
     takedown: bool = True
-    cron: str | None = None
+    cron: Cron | None = None
     start: Literal["scratch", "last"] = "scratch"
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from ops.crawl.fetch import FetchParams
+from ops.runtime.cron import Cron
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params, read_yaml, section_of, validate
 from ops.studio.params import StudioParams
@@ -24,7 +25,7 @@ class _Source(Params):
 
     path: str
     licence: str = Field("unknown", description="of the pictures; goes into each sample's provenance")
-    refresh: str | None = Field(None, description="cron line of the schedule that looks for new pictures")
+    refresh: Cron | None = Field(None, description="cron line of the schedule that looks for new pictures")
 
     @field_validator("path")
     @classmethod
