@@ -164,6 +164,7 @@ def remember(root: Path) -> None:
 
 def seen_by(root: Path, keys: Iterable[str]) -> list[Place]:
     """The checkpoints, and versions of registered models, that were trained on samples."""
+    remember(root)  # the shards of now are a version too, be it that nobody has asked before
     trained: dict[str, list[tuple[str, str]]] = {}
     for path in sorted((root / CHECKPOINTS).glob("**/config.json")):
         try:

@@ -22,7 +22,6 @@ from ops.store import tables
 from ops.store.pictures import encode_jpeg
 from ops.store.reader import ShardDataset
 from ops.store.tar import ShardWriter
-from ops.trace import trace
 
 PARAMS = """
 sources:
@@ -80,9 +79,9 @@ def test_a_sample_is_found_wherever_it_is(project, capsys):
     assert cli.main(["lineage", str(Path("photos/b.jpg"))]) == 0
     words = capsys.readouterr().out
     for said in ("data/raw/mine/000001.tar", "b.jpg", "licence private", "data/labels/mine/screen.parquet", "kept",
-                 "data/shards/faces/000000.tar"):  # fmt: skip
-        assert said in words
-    assert "checkpoint" not in words, "that version of the data is not remembered yet"
+                 "data/shards/faces/000000.tar", "data/checkpoints/giraffe/plain"):  # fmt: skip
+        assert said in words, "whoever saw it is named, though nobody has asked before"
+    assert "giraffe/other" not in words
     assert cli.main(["lineage", "a_again.jpg"]) == 0
     assert "near_duplicate" in capsys.readouterr().out
     assert cli.main(["lineage", "nowhere.jpg"]) == 1
@@ -92,11 +91,11 @@ def test_a_sample_is_found_wherever_it_is(project, capsys):
 
 
 def test_shards_are_found_by_index_and_by_remembered_version_alike(project):
-    from ops.trace import remember
+    from ops.trace import _shards, remember
 
-    before = {name: [p for p in trace(Path(), key) if p.kind == "shards"] for name, key in project.items()}
+    before = {name: list(_shards(Path(), key)) for name, key in project.items()}
     remember(Path())
-    assert before == {name: [p for p in trace(Path(), key) if p.kind == "shards"] for name, key in project.items()}
+    assert before == {name: list(_shards(Path(), key)) for name, key in project.items()}
     assert [p.where for p in before["c"]] == ["data/shards/faces/000001.tar"]
     assert before["d"] == []
 
