@@ -27,9 +27,11 @@ demo: $(READY)  ## run the whole lineage on the studio's pictures, then say wher
 test: $(READY)  ## run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# From DAGSTER_HOME, whose dagster.yaml counts: beside the project's own Dagster warns that it does not.
 ui: $(READY)  ## open the Dagster UI on http://127.0.0.1:3000
 	@$(BIN)/lineament instance
-	@PYTHONWARNINGS='ignore:Function `dev_command`' $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port 3000
+	@cd $(DAGSTER_HOME) && PYTHONPATH=$(CURDIR) PYTHONWARNINGS='ignore:Function `dev_command`' \
+		dagster dev --workspace $(CURDIR)/workspace.yaml --host 127.0.0.1 --port 3000
 
 bench: $(READY)  ## run the benchmarks: a table, and metrics/bench.json
 	$(BIN)/python -m benchmarks

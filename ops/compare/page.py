@@ -46,13 +46,30 @@ def as_text(a: Side, b: Side, found: list[Difference]) -> str:
     lines = [f"A {a.path}", f"B {b.path}"]
     if a.samples or b.samples:
         lines.append(_exchange(a, b))
+    lines += [f"mind: {text}" for text in _cautions(a, b)]
     width = max([8, *(len(d.name) for d in found)])
+    if not found:
+        return "\n".join([*lines, "The two share no number."])
+    lines.append(f"  {'':{width}} {'A':>12} {'B':>12} {'B - A':>12}  judged by {found[0].how}")
     for d in found:
         mark = "*" if d.name in real else " "
         p = "" if d.p is None else f"p {d.p:.2g}"
         lines.append(f"{mark} {d.name:{width}} {d.a:12.5g} {d.b:12.5g} {d.b - d.a:+12.4g}  {p}")
     lines.append(f"* more than noise ({len(real)} of {len(found)}; 5 % in all, Holm's correction)")
     return "\n".join(lines)
+
+
+def _cautions(a: Side, b: Side) -> list[str]:
+    """Why numbers of the two may not be on equal terms."""
+    said = []
+    if a.kind == "checkpoint" and a.facts["data"] != b.facts["data"]:
+        said.append("the two were trained on different data versions; losses are not on equal terms")
+    if a.kind == "checkpoint" and a.facts["images"] != b.facts["images"]:
+        said.append("the two saw different numbers of pictures")
+    if a.kind == "checkpoint":
+        said.append("these are losses in training: they say whether it was stable, not which pictures are better; "
+                    "`lineament evaluate … --out` of both measures that")  # fmt: skip
+    return said
 
 
 def _exchange(a: Side, b: Side) -> str:
@@ -83,10 +100,7 @@ def _facts(a: Side, b: Side) -> Html:
     parts: list[str] = [table(("", *NAMES), rows, "What each says of itself")]
     if a.samples or b.samples:
         parts.append(tag("p", _exchange(a, b)))
-    if a.kind == "checkpoint" and a.facts["data"] != b.facts["data"]:
-        parts.append(warning("the two were trained on different data versions; losses are not on equal terms"))
-    if a.kind == "checkpoint" and a.facts["images"] != b.facts["images"]:
-        parts.append(warning("the two saw different numbers of pictures"))
+    parts += [warning(text) for text in _cautions(a, b)]
     return join(parts)
 
 
