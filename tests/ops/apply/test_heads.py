@@ -207,7 +207,7 @@ def test_a_mesh_touching_the_box_is_closed_and_the_volume_has_its_axes(heads, tm
 # --- the commands -----------------------------------------------------------------------------------------------------
 
 
-def test_commands(folder, tmp_path, capsys):
+def test_commands(folder, tmp_path):
     assert run("sample", folder, tmp_path / "s", "--seeds", "0,1", "--azimuths", "0", "-90") == 0
     assert sorted(p.name for p in (tmp_path / "s").iterdir()) == [
         "grid.png", "seed0000_azimuth+000.png", "seed0000_azimuth-090.png", "seed0001_azimuth+000.png",
@@ -227,8 +227,6 @@ def test_commands(folder, tmp_path, capsys):
     assert run("mix", folder, tmp_path / "m.png", "--rows", "0", "--columns", "1,2") == 0
     assert run("mesh", folder, tmp_path / "m.ply", tmp_path / "m.npz", "--resolution", 16, "--level", -1e3) == 0
     assert run("mesh", folder, tmp_path / "m.npz", "--resolution", 16) == 0
-    assert run("mesh", folder, tmp_path / "m.stl") == 1
-    assert "write .ply, .obj, .glb" in capsys.readouterr().err
 
 
 def test_bad_checkpoints_are_refused(folder, tmp_path, capsys):
@@ -238,7 +236,7 @@ def test_bad_checkpoints_are_refused(folder, tmp_path, capsys):
         assert code == 1
         return capsys.readouterr().err
 
-    assert "missing" in refused(tmp_path / "nothing")
+    assert "no such checkpoint" in refused(tmp_path / "nothing")
     other = write_heads(tmp_path / "other", system="giraffe")
     assert "system 'giraffe', where one of 'heads' is wanted" in refused(other)
     cut = write_heads(tmp_path / "cut")

@@ -126,7 +126,7 @@ def test_the_measure_is_the_area_of_its_definition(place):
     [
         (["nonsense"], "there is no protocol 'nonsense'"),
         (["aamnce_table1"], "no checkpoint of giraffe"),
-        (["aamnce_table1", "nowhere"], "missing from the checkpoint"),
+        (["aamnce_table1", "nowhere"], "no such checkpoint"),
         (["aamnce_table1", "wrong", "--samples", "2"], "2 samples say nothing"),
         (["spherehead_table1", "wrong"], "judges 'heads'"),
     ],
