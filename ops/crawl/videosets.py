@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ops.crawl.layouts import files, official_json
+from ops.crawl.layouts import files, numbers, official_json
 from ops.crawl.raw import RawPicture
 from ops.crawl.video import frames_a_second, is_video, read_frames
 from ops.store.pictures import encode_jpeg
@@ -27,7 +27,7 @@ def vfhq(root: Path, stride: int) -> Iterator[RawPicture]:
         for meta in sorted(root.glob(f"**/meta_info/{folder.name}.txt")):
             lines = [line.split() for line in meta.read_text(errors="replace").splitlines()]
             boxes = [words[-4:] for words in lines if words and words[0].startswith("CROP") and len(words) > 4]
-            crop = [int(float(v)) for v in boxes[0]] if boxes else None
+            crop = _whole(boxes[0]) if boxes else None
         official = official_json(identity=f"{video}+P{person}", crop=crop, clip=folder.name)
         for path in files(folder, "*.png")[::stride]:
             known = {"page": f"https://www.youtube.com/watch?v={video}", "video": video, "clip": folder.name}
@@ -38,7 +38,7 @@ def hdtf(root: Path, stride: int) -> Iterator[RawPicture]:
     """HDTF: videos under their names in the owners' lists, whole or split as ``NAME_CLIP.mp4``; lists at any depth."""
     urls = dict(_pairs(root, "*_video_url.txt"))
     spans = {name: [_seconds(m) for m in _SPAN.finditer(rest)] for name, rest in _pairs(root, "*_annotion_time.txt")}
-    crops = {name: [int(float(v)) for v in rest.split()] for name, rest in _pairs(root, "*_crop_wh.txt")}
+    crops = {name: _whole(rest.split()) for name, rest in _pairs(root, "*_crop_wh.txt")}
     for path in files(root, "**/*.mp4"):
         name = path.relative_to(root).as_posix()
         whole, _, clip = path.stem.rpartition("_")
@@ -87,9 +87,15 @@ def _read_points(path: Path) -> list[list[float]] | None:
         return None
     body = path.read_text(errors="replace").partition("{")[2].partition("}")[0].split()
     try:
-        return np.array(body, np.float64).reshape(68, 2).tolist()
+        return np.reshape(numbers(body) or [], (68, 2)).tolist()
     except ValueError:
         return None
+
+
+def _whole(words: list[str]) -> list[int] | None:
+    """Words as whole numbers; None where one of them is none."""
+    found = numbers(words)
+    return None if found is None else [int(value) for value in found]
 
 
 def _pairs(root: Path, pattern: str) -> Iterator[tuple[str, str]]:

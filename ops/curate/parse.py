@@ -78,7 +78,7 @@ class ParseParams(Params):
     smallest: float = Field(0.0008, ge=0, le=1, description="patches below this share are cleaned away")  # our choice
     voters: tuple[Voter, ...] = Field((), description="parsers besides the embedded one")  # SphereHead: three in all
     embedded: bool = Field(True, description="whether the embedded parser votes beside them")
-    # On the studio's people the parser's person has an IoU of 0.94, 0.94 and 0.95 with the truth (front, side, back),
+    # On the studio's people the parser's person has an IoU of 0.95, 0.94 and 0.97 with the truth (front, side, back),
     # the selfie network's 0.96, 0.85 and 0.72: that one has learnt from people who look at their own camera.
     mask: Literal["parser", "selfie", "deeplabv3"] = Field("parser", description="who says which pixels are the person")
     mask_side: int = Field(512, ge=16, description="that deeplabv3, the user's, sees")  # SphereHead: pictures of 512

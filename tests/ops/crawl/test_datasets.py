@@ -9,12 +9,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from ops.crawl.layouts import CELEBA_PARTS
+from ops.crawl.layouts import CELEBA_PARTS, PICTURE_SETS
+from ops.crawl.videosets import VIDEO_SETS
+from ops.runtime.errors import LineamentError
 from ops.store.pictures import decode, decode_grey, encode_png
 from tests.ops.crawl.conftest import jpeg, photo
 from tests.ops.crawl.test_video import write_video
 
+TINY = encode_png(np.zeros((4, 4, 3), np.uint8))
 POINTS = [[float(i), float(i + 1)] for i in range(68)]
 
 
@@ -219,3 +224,43 @@ def test_a_folder_a_person(crawl):
         rows = crawl(kind="folder", path="photos", people=people)
         found = {name: crawl.sample(row)[1].get("identity") for name, row in rows.items()}
         assert [found[name] for name in ("ada/1.jpg", "ada/older/2.jpg", "bob/3.jpg", "4.jpg")] == wanted
+
+
+TOLD = {  # the files of each layout that say something of its pictures, and a picture
+    "celeba_hq": (
+        "CelebA-HQ-img/2.jpg",
+        ["identity_CelebA.txt", "CelebA-HQ-to-CelebA-mapping.txt", "CelebAMask-HQ-pose-anno.txt"],
+    ),
+    "ffhq": ("images1024x1024/00002.png", ["ffhq-dataset-v2.json"]),
+    "lpff": ("raw/2.png", ["raw_lm.json", "camera_parameters.json", "info.json"]),
+    "k_hairstyle": ("images/2.jpg", ["labels/2.json"]),
+    "shhq": ("no_segment/2.png", ["keypoints.txt"]),
+    "vfhq": ("Clip+a+P0+C0+F0-9/00000000.png", ["meta_info/Clip+a+P0+C0+F0-9.txt"]),
+}
+NAMES = ["2", "2_0", "2.jpg", "2.png", "metadata", "image", "photo_url", "image_info", "license", "name", "source"]
+NAMES += ["polygon1", "x", "y", "raw_image_name", "face_landmarks", "CROP", "x y", "nan", "1e999", "-3"]
+SAID = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(NAMES) | st.text(max_size=3),
+    lambda some: st.lists(some, max_size=4) | st.dictionaries(st.sampled_from(NAMES), some, max_size=4),
+    max_leaves=12,
+)
+WORDS = st.lists(st.lists(st.sampled_from(NAMES), max_size=52).map(" ".join), max_size=5).map("\n".join)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(layout=st.sampled_from(sorted(TOLD)), data=st.data())
+def test_whatever_an_owners_files_say_is_told_or_a_clear_error(tmp_path_factory, layout, data):
+    root = tmp_path_factory.mktemp("set")
+    picture, told = TOLD[layout]
+    put(str(root / picture), TINY)
+    for name in told:
+        said = SAID.map(lambda value: json.dumps(value).encode()) if name.endswith("json") else WORDS.map(str.encode)
+        put(str(root / name), data.draw(st.binary(max_size=40) | said, name))
+    try:
+        found = list(PICTURE_SETS[layout](root) if layout in PICTURE_SETS else VIDEO_SETS[layout](root, 1))
+    except LineamentError:
+        return
+    assert [(one.name, one.data) for one in found] == [(picture, TINY)]
+    for one in found:
+        json.loads(one.official.get("official.json", b"{}"))
+        assert all(isinstance(value, str) and value.encode() for value in one.provenance.values())
