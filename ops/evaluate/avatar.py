@@ -36,7 +36,7 @@ from ops.evaluate.avatar_measure import (
     pictures,
     same_identity,
 )
-from ops.evaluate.avatar_takes import Take, shard_takes, spread, studio_takes, untrained_clips
+from ops.evaluate.avatar_takes import RATE, Take, shard_takes, spread, studio_takes, untrained_clips
 from ops.evaluate.features import load_features
 from ops.evaluate.identity import load_recogniser
 from ops.runtime.allocator import use_fast_allocator
@@ -44,6 +44,7 @@ from ops.runtime.errors import LineamentError
 from ops.runtime.params import Params
 from ops.runtime.publish import publish
 from ops.runtime.stage import Stage, stage
+from ops.store.clips import encode_clip
 from ops.store.pictures import encode_png, resize
 from ops.store.reader import ShardDataset
 from ops.train.export import CONFIG
@@ -51,6 +52,7 @@ from ops.train.export import CONFIG
 MAIN = "avatar"  # the variant that encoders are trained on
 SHOWN = 96  # pixels of a picture in strips
 STRIP = 8  # pictures a row of strips at most
+FILM, FILMED = 48, 128  # frames of the film at most, and pixels of its pictures
 
 
 class EvaluateAvatarParams(Params):
@@ -101,6 +103,7 @@ def main(
         sheets[f"heads_{name}"] = animated(prior, faces, p.seed)
     encoders = find_encoders(checkpoints)
     takes: list[Take] = []
+    film: list[np.ndarray] = []
     if MAIN not in generators or not encoders:
         results["why_not"] = "no encoders have been trained; dvc repro train_recurrent trains them"
     else:
@@ -115,7 +118,9 @@ def main(
         faces = avatar_prior.read_faces(dataset, p.reconstructed, side)
         for method in s.progress(methods, desc="encoders"):
             results["encoders"][method.name] = measure(method, takes, faces, judge, p)
-        sheets["reenactment"] = reenactment(methods[0], takes)
+        rows = driven(methods[0], takes)
+        sheets["reenactment"] = reenactment(rows)
+        film = [np.hstack([resize(image, FILMED) for image in moment]) for moment in zip(*rows[0])]
         sheets["frames"] = more_frames(methods[0], takes, p.frames)
     about = {**p.model_dump(mode="json"), "data": dataset.hash, "takes": [about_take(take) for take in takes]}
     about |= {"backbone_sha256": backbone.digest, "resize": backbone.rule, "identity": judge.csim}
@@ -124,6 +129,8 @@ def main(
         (folder / "avatar.json").write_text(text + "\n", encoding="utf-8")
         for name, sheet in sheets.items():
             (folder / f"{name}.png").write_bytes(encode_png(sheet))
+        if film:
+            (folder / "reenactment.mp4").write_bytes(encode_clip(film, RATE))
     s.metrics(summary(results, judge))
     s.preview(next(sheets[name] for name in ("reenactment", f"heads_{MAIN}", *sheets) if name in sheets))
 
@@ -156,17 +163,21 @@ def animated(prior: Prior, faces: avatar_prior.Driving, seed: int) -> np.ndarray
     return _sheet(rows, len(chosen))
 
 
-def reenactment(method: Method, takes: list[Take]) -> np.ndarray:
-    """For each of two clips: its frames, the avatar of its first frame, and that of another person driven by it."""
-    rows: list[np.ndarray] = []
-    columns = min(STRIP, *(len(take.frames) for take in takes))
+def driven(method: Method, takes: list[Take]) -> list[list[list[np.ndarray]]]:
+    """For each of two clips, frame by frame: its own pictures, the avatar of its first frame, and that of another
+    person driven by it, if there is one."""
+    found = []
     for number, take in enumerate(takes[:2]):
-        frames = [take.frames[n] for n in spread(range(len(take.frames)), columns)]
-        other = takes[(number + 1) % len(takes)]
-        rows += pictures(frames) + drawn(method.build(take.frames[:1]), frames)
-        if other is not take:
-            rows += drawn(method.build(other.frames[:1]), frames)
-    return _sheet(rows, columns)
+        frames, other = take.frames[:FILM], takes[(number + 1) % len(takes)]
+        sources = [take] if other is take else [take, other]
+        found.append([pictures(frames), *(drawn(method.build(source.frames[:1]), frames) for source in sources)])
+    return found
+
+
+def reenactment(clips: list[list[list[np.ndarray]]]) -> np.ndarray:
+    """Some moments of what :func:`driven` drew, one below the other."""
+    columns = min(STRIP, *(len(row) for clip in clips for row in clip))
+    return _sheet([image for clip in clips for row in clip for image in spread(row, columns)], columns)
 
 
 def more_frames(method: Method, takes: list[Take], counts: tuple[int, ...]) -> np.ndarray:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from ops.store.reader import ShardDataset
 from ops.train.export import read_config
 from ops.train.footage import Footage
 
+T = TypeVar("T")
 FILMED = 192  # pixels of the studio's frames at least: smaller faces cannot be tracked; unpublished: our choice
 SMALLEST = 16  # pixels: only the records are read
 RATE = 4.0  # frames a second: fewer than films have, so that few frames show much; unpublished: our choice
@@ -64,10 +66,10 @@ class Take:
         return list(range(cut)), list(range(cut, len(self.frames)))
 
 
-def spread(numbers: Sequence[int], count: int) -> list[int]:
-    """At most ``count`` of the numbers, evenly."""
-    picks = np.linspace(0, len(numbers) - 1, min(count, len(numbers))).round().astype(int)
-    return [numbers[n] for n in picks]
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """At most ``count`` of the items, evenly."""
+    picks = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[n] for n in picks]
 
 
 def studio_takes(

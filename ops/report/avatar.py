@@ -9,7 +9,21 @@ from pathlib import Path
 from ops.evaluate.avatar_output import limits_of, title
 from ops.report import chart, training
 from ops.report.files import Record, read_json
-from ops.report.page import Embedding, Html, Missing, Page, Section, attempt, facts, join, measured, picture, table, tag
+from ops.report.page import (
+    Embedding,
+    Html,
+    Missing,
+    Page,
+    Section,
+    attempt,
+    facts,
+    film,
+    join,
+    measured,
+    picture,
+    table,
+    tag,
+)
 
 SYSTEM, METHOD = "avatar", "recurrent"
 EVALUATION = Path("data/evaluation") / SYSTEM
@@ -124,7 +138,9 @@ def _reenactment(folder: Path, how: Embedding, results: Record) -> Html:
         "For each clip: its frames; the avatar of its first frame doing the same; another person's avatar driven by it"
     )
     caption = "Table 2 of the paper: an avatar of one frame. Gaze: places of the irises apart, widths of an eye"
-    return join([_sheet(folder, how, "reenactment", text), table(("", *columns.values()), rows, caption)])
+    moving = "The first clip; the avatar of its first frame; another person's avatar, driven by it"
+    clip = attempt(partial(film, folder / "reenactment.mp4", moving, how, "evaluate_avatar"))
+    return join([_sheet(folder, how, "reenactment", text), clip, table(("", *columns.values()), rows, caption)])
 
 
 def _frames(folder: Path, how: Embedding, results: Record) -> Html:

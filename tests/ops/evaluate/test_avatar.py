@@ -18,6 +18,7 @@ from ops.evaluate.avatar_takes import Take, shard_takes, spread, studio_takes, u
 from ops.evaluate.features import load_features
 from ops.evaluate.identity import load_recogniser
 from ops.runtime.errors import LineamentError
+from ops.store.clips import decode_clip
 from ops.store.pictures import decode, encode_jpeg
 from ops.store.reader import ShardDataset
 from ops.store.tar import ShardWriter
@@ -108,6 +109,10 @@ def test_the_stage_measures_generators_and_encoders(place, weights, monkeypatch)
     assert recurrent["same"]["faces"]["n"] == 6
     for name in ("heads_avatar", "heads_next3d", "reenactment", "frames"):
         assert decode((place / f"data/evaluation/avatar/{name}.png").read_bytes()).ndim == 3
+    film = list(decode_clip((place / "data/evaluation/avatar/reenactment.mp4").read_bytes()))
+    assert len(film) == found["protocol"]["takes"][0]["frames"]
+    assert {frame.shape for frame in film} == {(avatar.FILMED, 3 * avatar.FILMED, 3)}
+    assert np.abs(film[0][:, : avatar.FILMED].astype(float) - film[-1][:, : avatar.FILMED]).mean() > 1, "it moves"
     metrics = json.loads((place / "m.json").read_text())
     assert "seconds" not in json.dumps(metrics)
     for system, variant in (("avatar", "avatar"), ("avatar", "next3d"), ("recurrent", None)):

@@ -7,6 +7,7 @@ import numpy as np
 from ops.evaluate import intervals
 from ops.report import avatar
 from ops.report.page import Embedding
+from ops.store.clips import encode_clip
 from ops.store.pictures import encode_png
 
 HOW = Embedding(800, 80)
@@ -58,6 +59,7 @@ def write(root, found):
     (folder / "avatar.json").write_text(json.dumps(found))
     for name in ("heads_avatar", "reenactment", "frames"):
         (folder / f"{name}.png").write_bytes(encode_png(np.zeros((8, 12, 3), np.uint8)))
+    (folder / "reenactment.mp4").write_bytes(encode_clip([np.full((16, 48, 3), n, np.uint8) for n in (0, 99)], 4))
     return root
 
 
@@ -74,7 +76,8 @@ def test_every_number_is_shown_with_its_count(tmp_path):
     for words in ("17.2", "18.8", "1.41", "0.172", "0.0469"):
         assert words in shown["truth"], words
     assert "24.5" in shown["reconstruction"]
-    assert [shown[name].count("<img") for name in ("generators", "reenactment", "frames")] == [1, 1, 1]
+    assert [shown[name].count("<img") for name in ("generators", "reenactment", "frames")] == [1, 2, 1]
+    assert shown["reenactment"].count("data:image/webp") == 1
     assert "2 clips" in shown["limits"]
     assert "finds no face" not in shown["limits"]
     assert "trained on other shards" in shown["limits"]
