@@ -23,6 +23,10 @@ def add_to(commands: Parsers) -> None:
         "--frames", type=whole(1, MOST_FRAMES), default=32, help="of each clip at most (default: %(default)s)"
     )
     invert.add_argument(
+        "--same-person", type=float, default=0.6, metavar="DISTANCE",
+        help="of two descriptors of one person, at most (default: %(default)s, dlib's; rendered people want 0.4)",
+    )  # fmt: skip
+    invert.add_argument(
         "--encoder", type=Path, help="trained encoders (default: the furthest trained under data/checkpoints)"
     )
     invert.add_argument(

@@ -35,7 +35,7 @@ def invert(arguments: argparse.Namespace) -> int:
     prior = load_prior(arguments.prior, arguments.priors, arguments.device)
     folder = arguments.encoder or newest_encoder()
     inverter = load_inverter(prior, folder)
-    p = validate(SourceParams, {"frames": arguments.frames}, "invert")
+    p = validate(SourceParams, {"frames": arguments.frames, "same_person": arguments.same_person}, "invert")
     reporter = Reporter("invert")
     files = partial(reporter.progress, desc="fit", unit="file")
     frames = read_source(arguments.source, prior.config.resolution, arguments.weights, p, files)

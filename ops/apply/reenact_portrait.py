@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 from models.portrait import Latents
 from ops.apply.pictures import Film
 from ops.apply.portraits import Portraits, head_turn
+from ops.apply.source import WORDS
 from ops.fit.clips import TrackClipsParams, track
 from ops.runtime.errors import LineamentError
 from ops.runtime.progress import Reporter
@@ -55,16 +57,17 @@ def drive(rows: Sequence[dict[str, Any]], clip: Path) -> list[dict[str, Any]]:
     """
     kept = [row for row in rows if row["kept"]]
     if not kept:
-        why = sorted({str(row["reason"]) for row in rows})
+        fallen = Counter(str(row["reason"]) for row in rows)
+        parts = [f"{count} of {len(rows)}: {WORDS.get(reason, reason)}" for reason, count in fallen.most_common()]
         raise LineamentError(
-            f"{clip}: no frame can drive a portrait ({', '.join(why)}). Give a clip of one facing person."
+            f"{clip}: no frame can drive a face ({'; '.join(parts)}). Give a clip of one facing person."
         )
     shots: dict[int, list[dict[str, Any]]] = {}
     for row in kept:
         shots.setdefault(row["shot"], []).append(row)
     longest = max(shots.values(), key=len)
     if len(shots) > 1:
-        print(f"mind: {clip} has {len(shots)} shots; the longest, of {len(longest)} frames, drives the portrait")
+        print(f"mind: {clip} has {len(shots)} shots; the longest, of {len(longest)} frames, drives")
     held: list[dict[str, Any]] = []
     for row in longest:
         while held and held[-1]["frame"] + 1 < row["frame"]:
