@@ -159,12 +159,16 @@ def _charts(entry: dict[str, Any]) -> Html:
 def _errors(entry: dict[str, Any]) -> Html:
     rows: list[list[object]] = []
     for error in sorted(entry["errors"], key=lambda e: ([*TITLES, e["quantity"]].index(e["quantity"]), e["method"])):
-        title = TITLES.get(error["quantity"], error["quantity"].replace("_", " "))
+        name = error["quantity"].replace("_", " ")
+        title = TITLES.get(error["quantity"], ", ".join(filter(None, (name, error.get("unit")))))
         spread = [error["all"]["median"], error["all"]["p90"]]
         parts = [measured(error[part]) for part in ("all", "near_front", "within_60")]
         rows.append([title, METHODS.get(error["method"], error["method"]), *parts, *spread])
     head = ("quantity", "label", "mean, all", "near the front", "within ±60°", "median", "90 % below")
-    said = "In brackets 95 % intervals by bootstrap over people (videos: over the people in them)"
+    said = (
+        "Lower is better, but for the IoU, of which 1 is perfect. In brackets 95 % intervals by bootstrap over people "
+        "(videos: over the people in them)"
+    )
     return table(head, rows, said)
 
 

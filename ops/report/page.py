@@ -15,6 +15,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from ops.report.direction import KEY, arrow
 from ops.runtime.errors import LineamentError
 from ops.store.clips import decode_clip, frame_rate
 from ops.store.pictures import decode, encode_png, shrink_to_width
@@ -137,13 +138,20 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], caption: str = 
     parts = [
         tag(
             "thead",
-            tag("tr", *(tag("th", title, scope="col", class_="n" if n else None) for title, n in zip(head, numbers))),
+            tag("tr", *(tag("th", *_headed(t), scope="col", class_="n" if n else None) for t, n in zip(head, numbers))),
         ),
         tag("tbody", *body),
     ]
+    if any(map(arrow, head)):
+        caption = f"{caption.rstrip('.')}. {KEY}" if caption else KEY
     if caption:
         parts.insert(0, tag("caption", tag("span", caption)))
     return tag("div", tag("table", *parts), class_="wide", tabindex=0, role="region", aria_label=caption or "table")
+
+
+def _headed(title: str) -> list[str]:
+    """A column's title, and an arrow to where its values are better."""
+    return [title, f" {arrow(title)}"] if arrow(title) else [title]
 
 
 def cell(value: object) -> str:
