@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from models import camera
 from models.config import Config
@@ -291,7 +292,9 @@ class PortraitGenerator(nn.Module):
             raise ValueError("this generator has no super-resolution network; build it with upsample=True")
         return self.upsampler(atlases, styles.atlas)
 
-    def shade_atlases(self, rays: Rays, styles: Styles, atlases: Tensor, large: Tensor, far: float) -> Rendering:
+    def shade_atlases(
+        self, rays: Rays, styles: Styles, atlases: Tensor, large: Tensor, far: float, band: int | None = None
+    ) -> Rendering:
         """Second half of a large picture, from atlases.
 
         Args:
@@ -300,6 +303,8 @@ class PortraitGenerator(nn.Module):
             atlases: (N, M, >= 4, R, R) before and
             large: (N, M, 4, s R, s R) after their enlargement.
             far: depth of an empty ray.
+            band: rows of the large picture that are laid at a time; with gradients, the others' activations are
+                computed again. None: all rows.
 
         Returns:
             pictures s times larger than the rays' inner grid, and the ``coarse`` ones from ``atlases``.
@@ -310,7 +315,20 @@ class PortraitGenerator(nn.Module):
         inner = _resize_surface(surface, height, width, 1)
         finer = _resize_surface(surface, height, width, scale)
         coarse = self._lay(inner, atlases[:, :, :4], height - 2, width - 2, far)
-        return self._lay(finer, large, scale * (height - 2), scale * (width - 2), far)._replace(coarse=coarse.image)
+        tall, wide = scale * (height - 2), scale * (width - 2)
+        if band is None or band >= tall:
+            return self._lay(finer, large, tall, wide, far)._replace(coarse=coarse.image)
+
+        def lay(*part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            *surface, large = part
+            return tuple(self._lay(Surface(*surface), large, surface[0].shape[1] // wide, wide, far)[:3])  # type: ignore[return-value]
+
+        parts = []
+        for begin, end in bands(tall, band):
+            part = (*(values[:, begin * wide : end * wide] for values in finer), large)
+            parts.append(checkpoint(lay, *part, use_reentrant=False) if torch.is_grad_enabled() else lay(*part))
+        image, depth, opacity = (torch.cat(pieces, dim=2) for pieces in zip(*parts))
+        return Rendering(image, depth, opacity, coarse.image)
 
     def _lay(self, surface: Surface, atlases: Tensor, height: int, width: int, far: float) -> Rendering:
         texels = sample_atlases(atlases, surface.points, self.config.atlas)

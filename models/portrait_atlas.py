@@ -21,6 +21,7 @@ from models.config import Config
 from models.siren import Mapping
 
 _SLOPE = 0.2
+_LEAST = 1e-4  # from 0 and 1, of what is enlarged before it is added to; unpublished: our choice
 
 
 class AtlasConfig(Config):
@@ -36,6 +37,7 @@ class AtlasConfig(Config):
     growth: int = 32  # AniPortraitGAN curriculums.py
     up_channels: tuple[int, ...] = (64, 32)  # AniPortraitGAN curriculums.py: each doubles the side
     mapping_width: int = 256  # AniPortraitGAN styleesrgan.py
+    residual: bool = False  # not in the paper; ours, where training is short: U learns what bilinear enlargement misses
     half: bool = True  # unpublished: our choice; in bfloat16 where no gradient is wanted: colours differ by below 0.003
     sheets_at_once: int = 24  # unpublished: our choice; fewer use less memory, recomputing in the backward pass
 
@@ -135,9 +137,11 @@ class Upsampler(nn.Module):
         self.last = _StyledConv(sizes[-1], 4, 1)
         self.style_sizes = [*sizes, sizes[-1]]
         self.mapping = Mapping(latent, config.mapping_width, sum(self.style_sizes))
+        # At the start bilinear enlargement and no more. A gain, for zero weights have no unit variance to go back to.
+        self.gain = nn.Parameter(torch.zeros(4, 1, 1)) if config.residual else None
 
     def _enlarge(self, x: Tensor, style: Tensor) -> Tensor:
-        plain = not torch.is_grad_enabled()
+        plain, small = not torch.is_grad_enabled(), x
         styles = style.split(self.style_sizes)
         # Neighbouring channels in memory, and half the digits where only a picture is wanted: twice as fast each.
         with torch.autocast(x.device.type, torch.bfloat16, enabled=plain and self.config.half):
@@ -146,7 +150,11 @@ class Upsampler(nn.Module):
             for conv, s in zip(self.ups, styles):
                 x = F.leaky_relu(F.pixel_shuffle(conv(x, s), 2), _SLOPE, inplace=plain)
             x = F.leaky_relu(self.refine(x, styles[-2]), _SLOPE, inplace=plain)
-        return self.last(x.float() if plain else x, styles[-1]).sigmoid()
+        x = self.last(x.float() if plain else x, styles[-1])
+        if self.gain is not None:
+            smooth = F.interpolate(small[:, :4], x.shape[-2:], mode="bilinear", align_corners=False)
+            x = self.gain * x + smooth.logit(_LEAST)
+        return x.sigmoid()
 
     def forward(self, atlases: Tensor, style: Tensor) -> Tensor:
         """Enlarge all manifolds of a character with one style.

@@ -24,11 +24,12 @@ from ops.runtime.errors import LineamentError
 from ops.runtime.params import validate
 from ops.store.tar import file_sha256
 from ops.train.checkpoint import load_network
-from ops.train.export import read_config, read_weights
+from ops.train.export import CONFIG, read_config, read_weights
 from ops.train.objectives.portrait import shade
 from ops.train.priors import Priors, load_people
 
 SYSTEM = "portrait"
+LARGE = "portrait_superresolution"  # the folder of the second stage's checkpoints, beside the first's
 BAND = 32  # rows shaded at a time: bounds memory
 MEAN_OF = 1000  # codes whose styles are averaged for truncation; the public code takes 10,000
 RANGE = 4.0  # standard deviations of the priors beyond which a code is out of range; unpublished: our choice
@@ -172,6 +173,12 @@ class Portraits:
         if self._mean is None:
             self._mean = self.net.mean_styles(self.characters(list(range(MEAN_OF)))[0])
         return self._mean
+
+
+def largest(checkpoints: Path, variant: str) -> Path:
+    """A variant's checkpoint below ``checkpoints``: the second stage's where there is one, else the first's."""
+    large = checkpoints / LARGE / variant
+    return large if (large / CONFIG).is_file() else checkpoints / SYSTEM / variant
 
 
 def head_turn(pose: np.ndarray, share: float = 0.4) -> np.ndarray:

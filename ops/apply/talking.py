@@ -1,9 +1,9 @@
 """Stage ``reenact_portrait``: generated characters act what the faces of the data's clips do.
 
-python -m ops.apply.talking data/shards/clips data/priors data/checkpoints/portrait data/reenacted/portrait
+python -m ops.apply.talking data/shards/clips data/priors data/checkpoints data/reenacted/portrait
 
 One video a clip, of the cut face beside the character; a clip of the user's own, with its sound, goes through
-``lineament reenact-portrait``.
+``lineament reenact-portrait``. A variant whose super-resolution has been trained acts with it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from ops.apply.pictures import Film, grid
-from ops.apply.portraits import Portraits
+from ops.apply.portraits import Portraits, largest
 from ops.apply.reenact_portrait import acted, asked, beside
 from ops.evaluate.portrait import find_variants
 from ops.runtime.params import Params
@@ -43,7 +43,8 @@ def main(s: Stage[ReenactPortraitParams], clips: Path, priors: Path, checkpoints
     """Let characters of the first variant act the tracked clips."""
     p = s.params
     variant = find_variants(checkpoints)[0]
-    portraits = Portraits(checkpoints / variant, priors)
+    portraits = Portraits(largest(checkpoints, variant), priors)
+    about = {"variant": variant, "pixels": portraits.sides["portrait"]}
     count = json.loads((clips / "dataset.json").read_text(encoding="utf-8"))["samples"]
     strips: list[np.ndarray] = []
     told: dict[str, Any] = {}
@@ -63,9 +64,9 @@ def main(s: Stage[ReenactPortraitParams], clips: Path, priors: Path, checkpoints
                     film.add(both[-1])
             chosen = np.linspace(0, len(both) - 1, COLUMNS).astype(int)
             strips += [resize(both[n][:, half], SHOWN) for half in _halves(both[0]) for n in chosen]
-        (folder / "videos.json").write_text(json.dumps({"variant": variant, "videos": told}, indent=2) + "\n")
+        (folder / "videos.json").write_text(json.dumps({**about, "videos": told}, indent=2) + "\n")
     s.log(f"{len(told)} of {count} clips acted" if count else "no clip was tracked: nothing to act")
-    s.metrics({"videos": len(told), "frames": sum(video["frames"] for video in told.values()), "variant": variant})
+    s.metrics({"videos": len(told), "frames": sum(video["frames"] for video in told.values()), **about})
     s.preview(grid(np.stack(strips), COLUMNS) if strips else np.full((SHOWN, SHOWN, 3), 250, np.uint8))
 
 

@@ -211,7 +211,8 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def read_tensors(path: Path) -> dict[str, Any]:
     """The tensors of a safetensors file or of a torch file; nothing but tensors is ever unpickled.
 
-    A ``state_dict`` inside is taken out, and a ``module.`` before every name (DataParallel) is cut off.
+    A ``state_dict`` inside, or Deep3DFaceRecon's ``net_recon``, is taken out, and a ``module.`` before every name
+    (DataParallel) is cut off.
 
     Raises:
         LineamentError: neither format, or a torch file that holds more than tensors.
@@ -226,8 +227,9 @@ def read_tensors(path: Path) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001  a damaged or hostile file can raise anything; all of it means this
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise LineamentError(f"{path}: cannot be read as safetensors or as a torch file of tensors: {reason}") from None
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+    for inner in ("state_dict", "net_recon"):
+        if isinstance(state, dict) and isinstance(state.get(inner), dict):
+            state = state[inner]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise LineamentError(f"{path}: holds something other than named tensors.")
     return {key.removeprefix("module."): value for key, value in state.items()}

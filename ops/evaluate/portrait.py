@@ -3,9 +3,10 @@
 The paper's distances for whole portraits and for faces; and what it could not measure: expression, camera and the turn
 of the head are estimated again from the pictures, by the networks that label photos, and compared with what was asked;
 whether a character stays the same person while it moves; how suddenly the deformation changes from one point to the
-next, with the processing network and without.
+next, with the processing network and without. Where the second stage of training has enlarged a variant, it is a row of
+its own, and its distances stand beside those of the first stage's pictures, enlarged as they are.
 
-python -m ops.evaluate.portrait data/checkpoints/portrait data/shards/portraits data/priors data/weights/embedded
+python -m ops.evaluate.portrait data/checkpoints data/shards/portraits data/priors data/weights/embedded
     data/checkpoints/headpose data/checkpoints/coefficients/judge data/evaluation/portrait
 """
 
@@ -23,7 +24,7 @@ from pydantic import Field
 
 from models.portrait_pose import apply_transforms
 from ops.apply.pictures import grid
-from ops.apply.portraits import Portraits
+from ops.apply.portraits import SYSTEM, Portraits, largest
 from ops.apply.strips import draw_strips
 from ops.curate.camera import CROP_FOCAL, angles, solve_camera
 from ops.curate.crop import to_crop
@@ -45,6 +46,7 @@ from ops.runtime.publish import publish
 from ops.runtime.stage import Stage, stage
 from ops.store.pictures import decode, encode_png, resize
 from ops.store.reader import ShardDataset
+from ops.train.export import CONFIG
 
 LOOK = 256  # pixels to which a picture is enlarged before a labelling network sees it; unpublished: our choice
 COLUMNS, SHOWN = 6, 128  # of the strips: pictures a row, and their side in the report
@@ -82,10 +84,10 @@ def main(
     dataset = ShardDataset(shards)
     results: dict[str, Any] = {}
     sheets: dict[str, np.ndarray] = {}
-    for name in s.progress(find_variants(checkpoints), desc="variants"):
-        portraits = Portraits(checkpoints / name, priors, device)
+    for name, folder in s.progress(find_generators(checkpoints).items(), desc="variants"):
+        portraits = Portraits(folder, priors, device)
         results[name] = {
-            "distances": distances(portraits, dataset, weights, p),
+            "distances": distances(portraits, dataset, weights, p, first_of(portraits, checkpoints, priors)),
             "control": control(portraits, weights, pose_network, p),
             "silhouettes": silhouettes(portraits, p.characters, p.seed),
             "read": read_codes(portraits, reader, dataset, p.characters, p.seed),
@@ -107,36 +109,68 @@ def main(
 
 
 def find_variants(checkpoints: Path) -> list[str]:
-    """Published first-stage and large checkpoints by variant, in the paper's order.
+    """Variants whose first stage has been trained, in the paper's order.
 
     Raises:
         LineamentError: there is none.
     """
-    found = sorted(path.parent.name for path in checkpoints.glob("*/config.json"))
+    found = sorted(path.parent.name for path in (checkpoints / SYSTEM).glob(f"*/{CONFIG}"))
     if not found:
-        raise LineamentError(f"{checkpoints}: no checkpoint found. Train one first: dvc repro train_portrait.")
+        raise LineamentError(f"{checkpoints / SYSTEM}: no checkpoint found. Train one: dvc repro train_portrait.")
     return [*(n for n in VARIANTS if n in found), *(n for n in found if n not in VARIANTS)]
 
 
-def distances(portraits: Portraits, data: ShardDataset, weights: Path, p: EvaluatePortraitParams) -> dict[str, Any]:
-    """Fréchet and kernel distance of whole portraits and of faces; by MobileNetV2's last and first layers."""
+def find_generators(checkpoints: Path) -> dict[str, Path]:
+    """Checkpoints of the first stage by variant, each followed by its ``VARIANT_superresolution``."""
+    found = {}
+    for name in find_variants(checkpoints):
+        found[name] = checkpoints / SYSTEM / name
+        if (best := largest(checkpoints, name)) != found[name]:
+            found[f"{name}_superresolution"] = best
+    return found
+
+
+def first_of(portraits: Portraits, checkpoints: Path, priors: Path) -> Portraits | None:
+    """The first stage that a super-resolution was trained upon; None for a first stage, or where it is another now."""
+    folder = checkpoints / SYSTEM / portraits.record["variant"]
+    if not portraits.large or not (folder / CONFIG).is_file():
+        return None
+    first = Portraits(folder, priors, portraits.device)
+    return first if first.record["files"]["generator.safetensors"]["sha256"] == portraits.record["base"] else None
+
+
+def distances(
+    portraits: Portraits, data: ShardDataset, weights: Path, p: EvaluatePortraitParams, first: Portraits | None = None
+) -> dict[str, Any]:
+    """Fréchet and kernel distance of whole portraits and of faces; by MobileNetV2's last and first layers.
+
+    With ``first``, ``whole_before`` and ``face_before`` are those of its pictures, resized to the same sides.
+    """
     backbone = load_features(weights, p.side)
     found = {}
     for what, field in (("whole", "jpg"), ("face", "face.jpg")):
         side = portraits.sides["portrait" if what == "whole" else "face"]
         numbers = np.linspace(0, len(data) - 1, min(len(data), p.samples)).round().astype(int)
         real = levels_of(backbone, (resize(decode(data.read(int(n))[field]), side) for n in numbers))
-        fake = levels_of(backbone, drawn(portraits, p.samples, p.seed, face=what == "face"))
-        size = min(p.kd_size, len(real[1]), len(fake[1]))
-        kd = kid(fake[1], real[1], p.kd_subsets, size, p.seed)
-        found[what] = {
-            "fd_mobilenetv2": _plain(frechet_between(fake[1], real[1]).value),
-            "fd_mobilenetv2_low": _plain(frechet_between(fake[0], real[0]).value),
-            "kd_mobilenetv2": _plain(kd.value),
-            "kd_error": None if kd.se is None else _plain(kd.se),
-            "samples": [len(fake[1]), len(real[1])],
-        }
+        for key, generator in ((what, portraits), (f"{what}_before", first)):
+            if generator is not None:
+                pictures = (resize(one, side) for one in drawn(generator, p.samples, p.seed, face=what == "face"))
+                found[key] = _apart(levels_of(backbone, pictures), real, p)
     return found
+
+
+def _apart(
+    fake: tuple[np.ndarray, np.ndarray], real: tuple[np.ndarray, np.ndarray], p: EvaluatePortraitParams
+) -> dict[str, Any]:
+    size = min(p.kd_size, len(real[1]), len(fake[1]))
+    kd = kid(fake[1], real[1], p.kd_subsets, size, p.seed)
+    return {
+        "fd_mobilenetv2": _plain(frechet_between(fake[1], real[1]).value),
+        "fd_mobilenetv2_low": _plain(frechet_between(fake[0], real[0]).value),
+        "kd_mobilenetv2": _plain(kd.value),
+        "kd_error": None if kd.se is None else _plain(kd.se),
+        "samples": [len(fake[1]), len(real[1])],
+    }
 
 
 def drawn(portraits: Portraits, count: int, seed: int, face: bool) -> Iterator[np.ndarray]:
@@ -257,7 +291,7 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
     """The few numbers that git keeps of a variant."""
     control_ = found["control"]
     return {
-        **{f"{name}_{what}": found["distances"][what][name] for what in ("whole", "face")
+        **{f"{name}_{what}": found["distances"][what][name] for what in found["distances"]
            for name in ("fd_mobilenetv2", "fd_mobilenetv2_low", "kd_mobilenetv2")},
         "kd_interval": intervals.of_estimate(
             {"value": found["distances"]["whole"]["kd_mobilenetv2"], "se": found["distances"]["whole"]["kd_error"]}

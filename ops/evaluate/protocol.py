@@ -125,8 +125,13 @@ def find_checkpoints(protocol: Protocol, root: Path = Path("data/checkpoints")) 
     """Row name to checkpoint folder, for the rows whose variant has been trained.
 
     Encoders of animatable heads (system ``inverter``) lie beside the systems; ``#way`` after a folder's name says how
-    its encoders are used.
+    its encoders are used. Of portraits the super-resolution counts where it has been trained.
     """
+    if protocol.system == "portrait":
+        from ops.apply.portraits import largest
+
+        found = {row: largest(root, variant) for row, variant in protocol.variants.items()}
+        return {row: place for row, place in found.items() if (place / "config.json").is_file()}
     base = root if protocol.system == "inverter" else root / protocol.system
     places = {row: base / variant.partition("#")[0] for row, variant in protocol.variants.items()}
     return {row: place for row, place in places.items() if (place / "config.json").is_file()}

@@ -25,7 +25,7 @@ from ops.report.page import (
     tag,
 )
 
-SYSTEM, METHOD = "portrait", "full"
+SYSTEM, LARGE, METHOD = "portrait", "portrait_superresolution", "full"
 EVALUATION = Path("data/evaluation") / SYSTEM
 
 
@@ -37,6 +37,7 @@ def page(root: Path, how: Embedding) -> Page:
         "AniPortraitGAN and its ablations: head and shoulders that move by codes of face, neck and shoulders.",
         [
             Section.of("training", "Training", partial(training.section, root, how, SYSTEM)),
+            Section.of("superresolution", "Large portraits", partial(_large, root, how)),
             Section.of("strips", "One property at a time", lambda: _strips(root, how, _results(root))),
             *(Section.of(anchor, words, partial(_drawn, root, make)) for anchor, words, make in PARTS),
             Section.of("readers", "How well faces are read", partial(_readers, root)),
@@ -75,6 +76,14 @@ def _headline(results: Record) -> list[tuple[str, str]]:
     ]
 
 
+def _large(root: Path, how: Embedding) -> Html:
+    lead = (
+        "The second stage of training: U enlarges the manifolds, all else stays as the first stage left it. Samples "
+        "come in pairs: a portrait of the first stage, enlarged as it is, and the same through U."
+    )
+    return join([tag("p", lead), training.section(root, how, LARGE)])
+
+
 def _strips(root: Path, how: Embedding, results: dict[str, Any]) -> Html:
     lead = "A character six times each for identity, expression, pose, camera and noise: one varies, all else stays."
     shown = []
@@ -90,9 +99,11 @@ def _distances(results: dict[str, Any]) -> Html:
         for what, values in found["distances"].items():
             fake, real = values["samples"]
             numbers = [values[key] for key in ("fd_mobilenetv2", "fd_mobilenetv2_low", "kd_mobilenetv2", "kd_error")]
-            rows.append([f"{training.title(name)}, {what}", *numbers, fake, real])
+            rows.append([f"{training.title(name)}, {what.replace('_', ' ')}", *numbers, fake, real])
     head = ("pictures", "FD", "FD, first layers", "KD", "its error", "drawn", "real")
     caption = f"Features of MobileNetV2, seed {results['protocol']['seed']}; lower is better; not FID"
+    if any("whole_before" in found["distances"] for found in results["variants"].values()):
+        caption += ". Before: the first stage's pictures, enlarged as they are to the size of those through U"
     return table(head, rows, caption)
 
 

@@ -21,6 +21,7 @@ SHARDS = {
     "giraffe": "faces",
     "heads": "heads",
     "portrait": "portraits",
+    "portrait_superresolution": "portraits",
     "avatar": "faces",
 }  # what each system learns from
 _TITLES = {**TITLES, **HEAD_TITLES, "full": "AniPortraitGAN", "avatar": "InvertAvatar", "next3d": "Next3D"}
@@ -36,7 +37,8 @@ class Run(NamedTuple):
 
 def title(variant: str) -> str:
     """How a variant is called."""
-    return _TITLES.get(variant, variant.replace("_", " "))
+    plain = variant.removesuffix("_superresolution")
+    return _TITLES.get(plain, plain.replace("_", " ")) + (", super-resolution" if plain != variant else "")
 
 
 def runs(root: Path, system: str) -> list[Run]:

@@ -291,12 +291,11 @@ REGISTRY: tuple[Weight, ...] = (
     ),
     _user(
         "deep3dfacerecon",
-        "3DMM coefficients, EG3D's labels",
+        "coefficients of BFM, paper (b) Eq. 9",
         "github.com/sicxu/Deep3DFaceRecon_pytorch",
         "MIT code; BFM is licensed",
-        "deep3dfacerecon.safetensors",
-        "facemesh + PnP",
-        unread=True,
+        "deep3dfacerecon.safetensors",  # or the authors' epoch_20.pth beside it
+        "train_coefficients",
     ),
     _user(
         "smpl",

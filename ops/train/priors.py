@@ -87,7 +87,8 @@ class Priors:
         Args:
             folder: where to.
             people: tensors of the parametric model that the codes belong to, for :func:`load_people`.
-            facts: such as ``expression_names``, which that model needs.
+            facts: such as ``expression_names``, which that model needs, and ``faces``, whose they are:
+                see :func:`people_kind`.
         """
         record = {"priors_format": FORMAT, "bandwidth": self.bandwidth, "camera_degrees": self.camera_degrees, **facts}
         tensors = {"priors": self._data, **({} if people is None else {"people": dict(people)})}
@@ -149,6 +150,15 @@ def load_people(folder: Path) -> Person:
     record = _record(folder)
     tensors = checkpoint.read_file(folder, "people.safetensors", record, REMEDY)
     return Person(dict(tensors), tuple(record["expression_names"]))
+
+
+def people_kind(folder: Path) -> str:
+    """Whose faces the priors' people have: ``anny`` where the record says nothing, ``bfm`` where it says so.
+
+    Raises:
+        LineamentError: missing, damaged or of another format.
+    """
+    return str(_record(folder).get("faces", "anny"))
 
 
 def _record(folder: Path) -> dict[str, Any]:

@@ -81,3 +81,17 @@ def test_values_are_colours_and_opacities():
     large = Upsampler(10, 3, TINY)(torch.randn(1, 2, 7, 8, 8), torch.randn(1, 8 + 8 + 4 + 4) * 5)
     assert large.min() >= 0
     assert large.max() <= 1
+
+
+def test_a_residual_network_starts_with_bilinear_enlargement_and_learns_away_from_it():
+    torch.manual_seed(0)
+    network = Upsampler(10, 3, TINY.model_copy(update={"residual": True}))
+    atlases, style = torch.rand(1, 2, 7, 8, 8), network.mapping(torch.randn(1, 10))
+    large = network(atlases, style)
+    smooth = F.interpolate(atlases[0, :, :4], (32, 32), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(large[0], smooth, atol=2e-4, rtol=0)
+    assert Upsampler(10, 3, TINY).gain is None, "the paper's network has no such weight"
+    with torch.no_grad():
+        network.gain.fill_(0.5)
+    network(atlases, network.mapping(torch.randn(1, 10))).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in network.parameters())

@@ -47,6 +47,7 @@ from ops.train.image_encoders import TrainImageEncodersParams
 from ops.train.latent_encoder import TrainLatentEncoderParams
 from ops.train.parser import TrainParserParams
 from ops.train.portrait import TrainPortraitParams
+from ops.train.portrait_superresolution import TrainPortraitSuperresolutionParams
 from ops.train.recurrent import TrainRecurrentParams
 from ops.weights import WeightsParams
 
@@ -79,6 +80,7 @@ STAGES = {
     "train_heads": TrainHeadsParams,
     "shards_portraits": PortraitShardsParams,
     "train_portrait": TrainPortraitParams,
+    "train_portrait_superresolution": TrainPortraitSuperresolutionParams,
     "train_avatar": TrainAvatarParams,
     "train_latent_encoder": TrainLatentEncoderParams,
     "train_image_encoders": TrainImageEncodersParams,

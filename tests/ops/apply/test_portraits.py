@@ -127,12 +127,12 @@ def test_the_datas_clips_are_acted(portraits, place):
         writer.add("c-0000", {**frames, "json": json.dumps(label).encode()})
     (clips / "dataset.json").write_text('{"samples": 1}')
     (place / "params.yaml").write_text("reenact_portrait: {}\n")
-    words = [str(clips), LINK[1], "data/checkpoints/portrait", "acted", "--metrics", "m.json", "--preview", "p.png"]
+    words = [str(clips), LINK[1], "data/checkpoints", "acted", "--metrics", "m.json", "--preview", "p.png"]
     assert talking.main(words) == 0
     assert len(list(decode_clip(Path("acted/c-1.mp4").read_bytes()))) == 3
     told = json.loads(Path("acted/videos.json").read_text())["videos"]["c-1"]
     assert "expression values lie beyond the priors' range" in told["out_of_range"][0]
-    assert json.loads(Path("m.json").read_text()) == {"videos": 1, "frames": 3, "variant": "full"}
+    assert json.loads(Path("m.json").read_text()) == {"videos": 1, "frames": 3, "variant": "full", "pixels": 16}
     (clips / "dataset.json").write_text('{"samples": 0}')
     assert talking.main([*words[:3], "none", "--metrics", "m.json", "--preview", "p.png"]) == 0
     assert json.loads(Path("m.json").read_text())["videos"] == 0

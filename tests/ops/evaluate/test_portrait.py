@@ -18,6 +18,7 @@ from ops.runtime.errors import LineamentError
 from ops.store.pictures import decode
 from ops.store.reader import ShardDataset
 from tests.ops.train import test_portrait_stage as stage
+from tests.ops.train import test_superresolution_stage as large
 
 PARAMS = """
 evaluate_portrait: {samples: 8, characters: 6, bodies: 2, side: 32, kd_subsets: 3, kd_size: 4, device: cpu}
@@ -34,6 +35,8 @@ def place(tmp_path_factory):
         stage.write_params(root)
         assert stage.run() == 0
         assert stage.run("nearest") == 0
+        large.write_params()
+        assert large.run() == 0
     return root
 
 
@@ -53,7 +56,7 @@ def test_the_stage_measures_every_variant(place, weights, monkeypatch):
     (place / "params.yaml").write_text(PARAMS)
     reader = stage.write_reader(place / "reader")
     words = [
-        "data/checkpoints/portrait",
+        "data/checkpoints",
         "data/shards/portraits",
         "data/priors",
         str(weights),
@@ -63,8 +66,14 @@ def test_the_stage_measures_every_variant(place, weights, monkeypatch):
     ]
     assert portrait.main([*words, "--metrics", "m.json", "--preview", "p.png"]) == 0
     found = json.loads((place / "out/portrait.json").read_text())["variants"]
-    assert list(found) == ["full", "nearest"]
-    full = found["full"]
+    assert list(found) == ["full", "full_superresolution", "nearest"]
+    full, enlarged = found["full"], found["full_superresolution"]
+    assert set(full["distances"]) == {"whole", "face"}
+    assert set(enlarged["distances"]) == {"whole", "whole_before", "face", "face_before"}
+    before, after = enlarged["distances"]["whole_before"], enlarged["distances"]["whole"]
+    assert before["samples"] == after["samples"] == [8, 6]
+    assert before["fd_mobilenetv2"] != after["fd_mobilenetv2"]
+    assert enlarged["distances"]["face_before"] == full["distances"]["face"], "faces of the same size, 16 px"
     assert full["distances"]["face"]["samples"] == [8, 6]
     assert full["control"]["seen"]["n"] == 6
     assert full["control"]["turn"]["error_degrees"]["n"] == 6
@@ -76,8 +85,9 @@ def test_the_stage_measures_every_variant(place, weights, monkeypatch):
     assert torn["processed"]["mean"] == pytest.approx(torn["nearest"]["mean"])
     assert decode((place / "out/strips_full.png").read_bytes()).ndim == 3
     metrics = json.loads((place / "m.json").read_text())
-    low, score, high = judged(metrics, "portrait", "full")
-    assert low < score < high, "by which a new training is judged"
+    for system in ("portrait", "portrait_superresolution"):
+        low, score, high = judged(metrics, system, "full")
+        assert low < score < high, "by which a new training is judged"
     assert metrics["variants"]["full"]["turn"] is None, "an answer that never varies has no correlation"
 
 

@@ -35,8 +35,17 @@ def write(root):
     folder = root / portrait.EVALUATION
     folder.mkdir(parents=True)
     (root / "dvc.yaml").write_text("stages: {}\n")
-    (folder / "portrait.json").write_text(json.dumps({"protocol": {"seed": 0}, "variants": {"full": variant}}))
-    (folder / "strips_full.png").write_bytes(encode_png(np.zeros((8, 12, 3), np.uint8)))
+    larger = {**variant, "distances": {**variant["distances"], "whole_before": {**distances, "samples": [32, 33]}}}
+    variants = {"full": variant, "full_superresolution": larger}
+    (folder / "portrait.json").write_text(json.dumps({"protocol": {"seed": 0}, "variants": variants}))
+    for name in variants:
+        (folder / f"strips_{name}.png").write_bytes(encode_png(np.zeros((8, 12, 3), np.uint8)))
+    large = root / "data/checkpoints/portrait_superresolution/full"
+    large.mkdir(parents=True)
+    (large / "config.json").write_text(json.dumps({"step": 7, "images": 56, "params": {"objective": {"portrait": 64}}}))
+    for name in ("grid.png", "snapshots.png"):
+        (large / name).write_bytes(encode_png(np.zeros((8, 12, 3), np.uint8)))
+    (large / "curves.csv").write_text("step,images,consistency\n7,56,0.5\n")
     return root
 
 
@@ -45,13 +54,18 @@ def test_every_number_is_shown_with_its_count(tmp_path):
     shown = {section.anchor: section.content for section in found.whole()}
     for words in ("AniPortraitGAN, whole", "12.25", "3.5", "0.0625", "0.03125", "64", "146", "not FID"):
         assert words in shown["distances"]
+    for words in ("AniPortraitGAN, super-resolution, whole before", "32", "33", "enlarged as they are"):
+        assert words in shown["distances"]
+    for words in ("in pairs", "AniPortraitGAN", "56", "64", "consistency"):
+        assert words in shown["superresolution"]
+    assert shown["superresolution"].count("<img") == 2
     for words in ("0.75", "n = 4", "0.312", "[0.25, 0.375] n = 156", "7.5", "n = 9", "0.875", "n = 552 pairs"):
         assert words in shown["control"]
     for words in ("0.812", "0.688", "0.188", "n = 41"):
         assert words in shown["silhouettes"], words
     assert "1.75" in shown["deformation"]
     assert "4.25" in shown["deformation"]
-    assert shown["strips"].count("<img") == 1
+    assert shown["strips"].count("<img") == 2
     facts = dict(found.facts)
     assert facts["fd_mobilenetv2, AniPortraitGAN"] == "12.25"
     assert facts["expression, asked and seen (n = 156)"] == "0.3125"

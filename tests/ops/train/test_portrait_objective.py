@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from models import camera
-from models.portrait import PortraitConfig, PortraitGenerator, backward_in_bands
-from models.portrait_atlas import AtlasConfig
+from models.portrait import PortraitConfig, backward_in_bands
 from models.portrait_body import UNITS, face_camera, face_landmarks, portrait_label, posed_body
 from models.portrait_discriminators import DiscriminatorConfig
 from models.portrait_fields import ExpressionConfig, ManifoldConfig, RadianceConfig
@@ -103,24 +102,6 @@ def test_gradients_reach_every_part_of_every_variant(variant):
     assert {n.removeprefix("r1_") for n in named if n.startswith("r1_")} == used
     for name, network in objective.judges.items():
         assert (silent(network) == []) if name in used else not any(p.grad is not None for p in network.parameters())
-
-
-def test_the_second_stage_trains_the_enlargement_alone():
-    model = MODEL.model_copy(update={"atlas": AtlasConfig(resolution=16, channels=8, blocks=1, growth=4)})
-    first = PortraitGenerator(model).state_dict()
-    training = TRAINING.model_copy(update={"portrait": 32, "face": 32})
-    objective = build(model=model, training=training, base=first)
-    for network in objective.networks.values():
-        network.zero_grad(set_to_none=True)
-    loss, named = objective.updates[0].terms[0].loss(batch(2, 32, 32), moment())
-    loss.backward()
-    assert named["consistency"] >= 0
-    trained = {n.split(".")[0] for n, p in objective.generator.named_parameters() if p.grad is not None}
-    assert trained == {"upsampler"}
-    assert silent(objective.generator.upsampler) == []
-    assert len(objective.updates[0].terms) == 1
-    with pytest.raises(LineamentError, match="another architecture"):
-        build(model=model, training=training, base={**first, "odd": torch.zeros(1)})
 
 
 def test_bands_give_the_pictures_and_gradients_of_the_whole():

@@ -1,4 +1,4 @@
-"""The stage train_portrait from command line to published checkpoint, both stages of training, on tiny generators."""
+"""The stage train_portrait from command line to published checkpoint, on tiny generators."""
 
 import json
 
@@ -12,7 +12,7 @@ from models.coefficients import Coefficients, CoefficientsConfig
 from models.portrait import PortraitConfig, PortraitGenerator
 from ops.store.pictures import encode_jpeg
 from ops.store.tar import ShardWriter
-from ops.train import checkpoint
+from ops.train import checkpoint, portrait
 from ops.train.export import read_config, read_weights
 from ops.train.objectives.portrait import PortraitObjective
 from ops.train.portrait import main
@@ -28,8 +28,7 @@ SECTION = {
         "expression": 52, "noise": 4, "manifolds": {"width": 8, "count": 4, "samples": 8},
         "radiance": {"width": 8, "layers": 3, "mapping_width": 8, "features": 4},
         "expression_field": {"width": 8, "layers": 2, "mapping_width": 8}, "pose": {"kernel": [3, 3, 3]},
-        "atlas": {"resolution": 16, "channels": 8, "blocks": 1, "growth": 4},
-    },
+            },
     "discriminator": {"channels": 8, "budget": 128},
     "objective": {"portrait": 16, "face": 16, "deformed_points": 32},
 }  # fmt: skip
@@ -102,20 +101,6 @@ def test_the_same_run_gives_the_same_bytes_and_an_interrupted_one_too(project, m
     assert files(out) == first
 
 
-def test_the_second_stage_enlarges_what_the_first_has_learnt(project, capsys):
-    assert run() == 0
-    write_params(project, objective={"portrait": 32, "face": 32})
-    base = "data/checkpoints/portrait/full"
-    assert run("full", "large", "--base", base) == 0
-    first, large = read_weights(project / base), read_weights(project / "data/checkpoints/portrait/large")
-    assert set(large) - set(first)
-    assert all(name.startswith("upsampler.") for name in set(large) - set(first))
-    assert all((large[name] == value).all() for name, value in first.items())
-    write_params(project, model={"noise": 5}, objective={"portrait": 32, "face": 32})
-    assert run("full", "other", "--base", base) == 1
-    assert "another architecture" in capsys.readouterr().err
-
-
 def write_reader(folder, **sizes):
     torch.manual_seed(3)
     reader = Coefficients(CoefficientsConfig(identity_channels=4, expression_channels=4, **sizes))
@@ -137,6 +122,37 @@ def test_landmarks_are_learnt_through_a_reader_of_codes_that_stays_as_it_is(proj
         assert torch.equal(kept[f"regressor/network.{name}"], value), name
     other = write_reader(project / "other", expression=64)
     assert run("full", "other", "--coefficients", other) == 1
+    assert "reads 64 expression codes, where train_portrait.model.expression is 52" in capsys.readouterr().err
+
+
+class Bfm(torch.nn.Module):
+    """A stand-in for Deep3DFaceRecon: 80 and 64 codes that depend on the picture."""
+
+    def __init__(self, _):
+        super().__init__()
+        self.codes = torch.nn.Linear(3, 144)
+
+    def forward(self, face):
+        return self.codes(face.mean(dim=(2, 3))).split([80, 64], dim=1)
+
+
+def test_deep3dfacerecon_reads_codes_where_people_are_of_bfm(project, capsys, monkeypatch):
+    reader = write_reader(project / "reader")
+    write_params(project, objective={"reader": "deep3dfacerecon"})
+    assert run("full", None, "--coefficients", reader) == 1
+    said = capsys.readouterr().err
+    assert "its people are anny's, and Deep3DFaceRecon reads codes of BFM 2009 (80 + 64)" in said
+    assert "reader: train_coefficients" in said
+    record = project / "data/priors/priors.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "faces": "bfm"}))
+    assert run("full", None, "--coefficients", reader) == 1
+    assert "the weights of deep3dfacerecon" in capsys.readouterr().err
+    file = project / "data/weights/user/deep3dfacerecon.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    monkeypatch.setattr(portrait.deep3d, "deep3d", lambda path: None)
+    monkeypatch.setattr(portrait, "FaceReader", Bfm)
+    assert run("full", None, "--coefficients", reader) == 1
     assert "reads 64 expression codes, where train_portrait.model.expression is 52" in capsys.readouterr().err
 
 
