@@ -105,10 +105,13 @@ def run_tasks(
 def _load_once(modules: Sequence[str]) -> None:
     """Have the process that workers are forked from load what they need, so that each of them need not.
 
-    It reads from the environment that libraries shall start no threads: a process with threads should not be forked.
+    It reads from the environment that libraries shall start no threads, for a process with threads should not be
+    forked, and that runpy shall not warn of the running module, which each worker finds loaded already.
     """
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)
+    warnings = [os.environ.get("PYTHONWARNINGS"), "ignore::RuntimeWarning:runpy"]
+    meanwhile = {**ONE_THREAD, "PYTHONWARNINGS": ",".join(filter(None, warnings))}
+    before = {name: os.environ.get(name) for name in meanwhile}
+    os.environ.update(meanwhile)
     try:
         forkserver.set_forkserver_preload([name for name in modules if name.startswith("ops.")])
         forkserver.ensure_running()
