@@ -40,7 +40,7 @@ align: {{}}
 camera: {{}}
 segment: {{}}
 heads: {{max_disagreement: 181, max_flip_error: 181, min_presence: 0, max_outside: 1, max_roll: 181, min_crop: 1,
-  scale_min: 0.01, scale_max: 100, max_pitch: 181}}
+  scale_min: 0.01, scale_max: 100, max_pitch: 181, shows_face: 0}}
 parse: {{max_occlusion: 1, max_disagreement: 1, min_mask_ratio: 0, min_parsing_ratio: 0}}
 """
 RAW, LABELS = "data/raw/mine", "data/labels/mine"

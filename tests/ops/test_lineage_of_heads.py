@@ -31,7 +31,8 @@ detect: {}
 landmarks: {}
 align: {}
 camera: {}
-heads: {max_disagreement: 181, max_flip_error: 181, min_presence: 0, max_outside: 1, max_roll: 181, min_crop: 1}
+heads: {max_disagreement: 181, max_flip_error: 181, min_presence: 0, max_outside: 1, max_roll: 181, min_crop: 1,
+  shows_face: 0}
 parse: {resolution: 64, max_occlusion: 1, max_disagreement: 1, min_mask_ratio: 0, min_parsing_ratio: 0}
 balance: {target: 2, bin_width: 90, cap: 3}
 shards_heads: {resolution: 48, per_shard: 2, held_out: 0}

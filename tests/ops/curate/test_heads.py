@@ -198,6 +198,12 @@ def test_every_limit_has_its_reason(change, reason):
     assert (row["reason"], row["kept"], row["method"]) == (reason, reason is None, "network")
 
 
+def test_a_head_from_the_front_must_show_a_face():
+    seen = [GOOD | {"id": key, "seen_yaw": yaw} for key, yaw in (("a", 10.0), ("b", -59.0), ("c", 61.0), ("d", 10.0))]
+    table = decide(pa.Table.from_pylist(seen, schema=SEEN), {}, {}, HeadsParams(), faceless={"a", "b", "c"})
+    assert table.column("reason").to_pylist() == ["face_unseen", "face_unseen", None, None]
+
+
 def test_landmarks_win_where_they_are_and_must_agree_with_the_network():
     seen = [GOOD | {"id": key, "seen_yaw": yaw} for key, yaw in (("near", 10.0), ("far", 120.0), ("back", 175.0))]
     face = Square(np.array([205.0, 190.0]), 120.0, 0.0, 5.0, 0.0)
