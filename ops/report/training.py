@@ -25,6 +25,10 @@ SHARDS = {
     "avatar": "faces",
 }  # what each system learns from
 _TITLES = {**TITLES, **HEAD_TITLES, "full": "AniPortraitGAN", "avatar": "InvertAvatar", "next3d": "Next3D"}
+LEGENDS = {
+    "shards_heads": "; below each the camera's azimuth in degrees (positive: the subject's left), the view, and "
+    "how often balancing shows it"
+}
 
 
 class Run(NamedTuple):
@@ -72,7 +76,8 @@ def section(root: Path, how: Embedding, system: str) -> Html:
     if not trained:
         raise Missing(f"nothing has been trained yet; dvc repro train_{system} does")
     shards = f"shards_{SHARDS[system]}"
-    real = partial(picture, root / f"data/previews/{shards}.png", f"Training samples, {shards}", how, shards)
+    said = f"Training samples, {shards}{LEGENDS.get(shards, '')}"
+    real = partial(picture, root / f"data/previews/{shards}.png", said, how, shards)
     parts = [
         attempt(partial(_checkpoints, trained)),
         *(missing(f"{r.title} has no checkpoint; dvc repro {r.maker} trains it") for r in found if r not in trained),
