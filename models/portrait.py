@@ -26,6 +26,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models import camera
 from models.config import Config
+from models.pointwise import in_pieces
 from models.portrait_atlas import AtlasConfig, Upsampler, atlas_points, sample_atlases
 from models.portrait_cameras import FACE_VIEW, PORTRAIT_VIEW, ViewConfig
 from models.portrait_fields import (
@@ -39,6 +40,7 @@ from models.portrait_fields import (
 from models.portrait_pose import Body, NearestTransforms, PoseConfig, PoseField, TransformVolume
 from models.render.manifolds import Composite, composite, crossings, level_values
 from models.siren import Film
+from models.stylegan import Precision, working_dtype
 
 _EMPTY = 1e3  # depth of a level that a ray does not cross: behind everything
 
@@ -60,6 +62,7 @@ class PortraitConfig(Config):
     face_view: ViewConfig = FACE_VIEW
     background: float = 1.0  # AniPortraitGAN curriculums.py: white
     truncation: float = 0.7  # AniPortraitGAN gen_video.py, for sampling
+    precision: Precision = "float32"  # unpublished: our choice; of the fields where no gradient is wanted
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,9 @@ class Latents:
         """(N, identity + noise): what the radiance field and the super-resolution read."""
         return torch.cat([self.identity, self.noise], dim=-1)
 
-    @property
-    def face(self) -> Tensor:
+    def face(self, config: ExpressionConfig) -> Tensor:
         """(N, identity + expression): what the expression field reads."""
-        return torch.cat([self.identity, self.expression], dim=-1)
+        return torch.cat([config.identity_gain * self.identity, config.expression_gain * self.expression], dim=-1)
 
 
 class Styles(NamedTuple):
@@ -177,7 +179,11 @@ class PortraitGenerator(nn.Module):
         """Run the mapping networks."""
         appearance = latents.appearance
         atlas = None if self.upsampler is None else self.upsampler.mapping(appearance)
-        return Styles(self.radiance.mapping(appearance), self.expression.mapping(latents.face), atlas)
+        return Styles(
+            self.radiance.mapping(appearance),
+            self.expression.mapping(latents.face(self.config.expression_field)),
+            atlas,
+        )
 
     @torch.no_grad()
     def mean_styles(self, latents: Latents) -> Styles:
@@ -229,13 +235,24 @@ class PortraitGenerator(nn.Module):
         points, directions, depths = self.sample_rays(label, view, resolution, margin, jitter)
         return Rays(self.pose(points, lookup), directions, depths)
 
+    def _dtype(self) -> torch.dtype:
+        """What the fields compute in."""
+        plain = "float32" if torch.is_grad_enabled() else self.config.precision
+        return working_dtype(plain, self.levels)
+
     def surface(self, rays: Rays, styles: Styles) -> Surface:
         """Where rays meet the manifolds of the neutral expression."""
         points = rays.points.flatten(1, 2)
         flat = points.flatten(1, 2)
-        canonical = (flat + self.expression(flat, styles.expression)).view_as(points)
-        found = crossings(self.manifolds(canonical), self.levels)
-        along = found.interpolate(torch.cat([canonical, rays.depths.flatten(1, 2).unsqueeze(-1)], dim=-1))
+        dtype = self._dtype()
+
+        def canonical(some: Tensor) -> Tensor:
+            where = some + self.expression(some, styles.expression, dtype)
+            return torch.cat([where, self.manifolds(where, dtype).unsqueeze(-1)], dim=-1)
+
+        known = in_pieces(canonical, flat).view(*points.shape[:-1], 4)
+        found = crossings(known[..., 3], self.levels)
+        along = found.interpolate(torch.cat([known[..., :3], rays.depths.flatten(1, 2).unsqueeze(-1)], dim=-1))
         depths = torch.where(found.valid, along[..., 3], _EMPTY)
         return Surface(along[..., :3], depths, found.valid.to(points.dtype))
 
@@ -249,7 +266,8 @@ class PortraitGenerator(nn.Module):
         surface = self.surface(rays, styles)
         count = surface.points.shape[2]
         directions = rays.directions.flatten(1, 2).unsqueeze(2).expand(-1, -1, count, -1)
-        seen = self.radiance(surface.points.flatten(1, 2), directions.flatten(1, 2), styles.radiance)
+        where = surface.points.flatten(1, 2)
+        seen = self.radiance(where, directions.flatten(1, 2), styles.radiance, dtype=self._dtype())
         colour, density = (part.unflatten(1, (height * width, count)) for part in (seen.colour, seen.density))
         alpha = self.alpha(density, surface.valid)
         result = composite(colour, alpha, surface.depths, self.config.background, far)
@@ -276,7 +294,7 @@ class PortraitGenerator(nn.Module):
         found = crossings(self.manifolds(points[None]), self.levels)
         where = found.interpolate(points[None]).flatten(1, 2).expand(n, -1, -1)
         ahead = where.new_tensor([0.0, 0.0, -1.0]).expand_as(where)
-        seen = self.radiance(where, ahead, styles.radiance, features=True)
+        seen = self.radiance(where, ahead, styles.radiance, features=True, dtype=self._dtype())
         assert seen.features is not None
         alpha = self.alpha(seen.density.unflatten(1, (-1, count)), found.valid.to(where.dtype)).flatten(1, 2)
         texels = torch.cat([seen.colour, alpha.unsqueeze(-1), seen.features], dim=-1)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.config import Config
+from models.pointwise import in_pieces
 from models.siren import Film, FilmLayer, FilmMapping, sine_init
 
 SCALE = 2 / 0.24  # microsoft/GRAM: the box of side 0.24 around the face becomes [-1, 1]
@@ -53,6 +54,10 @@ class ExpressionConfig(Config):
     width: int = 128  # AniPortraitGAN generators/siren.py
     layers: int = 3  # paper, Figure 10
     mapping_width: int = 128  # AniPortraitGAN generators/siren.py
+    # What the codes are multiplied by. 1 for the paper's 3DMM, whose codes all deviate by about one; anny's identities
+    # deviate thirty times as much as its expressions, which the mapping network would not hear beside them.
+    identity_gain: float = 1.0
+    expression_gain: float = 1.0
 
 
 class ManifoldField(nn.Module):
@@ -78,9 +83,13 @@ class ManifoldField(nn.Module):
         nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(*layers, last)
 
-    def forward(self, points: Tensor) -> Tensor:
-        """(..., 3) canonical points to (...) values."""
-        return self.layers(points * SCALE - self.centre).squeeze(-1)
+    def forward(self, points: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """(..., 3) canonical points to (...) values; ``dtype`` is that of the layers amid, the points' own if None."""
+        first, *amid, last = self.layers.children()
+        x = first(points * SCALE - self.centre).to(dtype or points.dtype)
+        for layer in amid:
+            x = _linear(layer, x) if isinstance(layer, nn.Linear) else layer(x)
+        return last(x.to(points.dtype)).squeeze(-1)
 
 
 class Radiance(NamedTuple):
@@ -91,9 +100,9 @@ class Radiance(NamedTuple):
     features: Tensor | None
 
 
-def _first_outputs(head: nn.Linear, x: Tensor, count: int | None) -> Tensor:
-    """The first ``count`` outputs of a linear layer, without computing the others."""
-    return F.linear(x, head.weight[:count], head.bias[:count])
+def _linear(layer: nn.Linear, x: Tensor, count: int | None = None) -> Tensor:
+    """The first ``count`` outputs of a linear layer, without computing the others, in the precision of ``x``."""
+    return F.linear(x, layer.weight[:count].to(x.dtype), layer.bias[:count].to(x.dtype))
 
 
 class RadianceField(nn.Module):
@@ -116,7 +125,14 @@ class RadianceField(nn.Module):
         for head in (*self.heads, self.last_head, self.last_colour):
             sine_init(head)
 
-    def forward(self, points: Tensor, directions: Tensor, film: Film, features: bool = False) -> Radiance:
+    def forward(
+        self,
+        points: Tensor,
+        directions: Tensor,
+        film: Film,
+        features: bool = False,
+        dtype: torch.dtype | None = None,
+    ) -> Radiance:
         """Radiance at canonical points.
 
         Args:
@@ -124,18 +140,27 @@ class RadianceField(nn.Module):
             directions: (N, P, 3) unit viewing directions.
             film: from ``self.mapping``.
             features: whether to compute the features too.
+            dtype: of the layers between the first and the heads' sums; the points' own if None.
         """
-        x = self.layers[0](points * SCALE, *film.layer(0))
+
+        def said(some: Tensor, seen_along: Tensor) -> Tensor:
+            return self._said(some, seen_along, film, features, dtype or points.dtype)
+
+        total = in_pieces(said, points, directions)
+        return Radiance(total[..., 1:4].sigmoid(), total[..., 0], total[..., 4:] if features else None)
+
+    def _said(self, points: Tensor, directions: Tensor, film: Film, features: bool, dtype: torch.dtype) -> Tensor:
+        """What the heads say together: (N, P, 4 or 4 + F)."""
+        x = self.layers[0](points * SCALE, *film.layer(0)).to(dtype)
         total = points.new_zeros(())
         for i, head in enumerate(self.heads, start=1):
             x = self.layers[i](x, *film.layer(i))
-            total = total + _first_outputs(head, x, None if features else 4)  # type: ignore[arg-type]
+            total = total + _linear(head, x, None if features else 4)  # type: ignore[arg-type]
         i = len(self.layers) - 1
         x = self.layers[i](x, *film.layer(i))
-        rest = _first_outputs(self.last_head, x, None if features else 1)
-        viewed = self.view_layer(torch.cat([directions, x], dim=-1), *film.layer(i + 1))
-        total = total + torch.cat([rest[..., :1], self.last_colour(viewed), rest[..., 1:]], dim=-1)
-        return Radiance(total[..., 1:4].sigmoid(), total[..., 0], total[..., 4:] if features else None)
+        rest = _linear(self.last_head, x, None if features else 1)
+        viewed = self.view_layer(torch.cat([directions.to(dtype), x], dim=-1), *film.layer(i + 1))
+        return total + torch.cat([rest[..., :1], _linear(self.last_colour, viewed), rest[..., 1:]], dim=-1)
 
 
 class ExpressionField(nn.Module):
@@ -151,8 +176,10 @@ class ExpressionField(nn.Module):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
-    def forward(self, points: Tensor, film: Film) -> Tensor:
+    def forward(self, points: Tensor, film: Film, dtype: torch.dtype | None = None) -> Tensor:
         """(N, P, 3) points of the neutral pose to (N, P, 3) displacements that take the expression away; world units.
+
+        ``dtype`` is that of the layers amid, the points' own if None.
 
         The network speaks in scaled units (its answer is divided by ``SCALE``), so that its output layer learns at
         the pace of its input layer.
@@ -160,4 +187,6 @@ class ExpressionField(nn.Module):
         x = points * SCALE
         for i, layer in enumerate(self.layers):
             x = layer(x, *film.layer(i))
-        return self.last(x) / SCALE
+            if i == 0:
+                x = x.to(dtype or points.dtype)
+        return self.last(x.to(points.dtype)) / SCALE

@@ -67,12 +67,15 @@ class FilmLayer(nn.Linear):
             sine_init(self)
 
     def forward(self, x: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:  # type: ignore[override]
-        """(N, P, inputs) points with (N, outputs) frequencies and phases to (N, P, outputs) in [-1, 1]."""
+        """(N, P, inputs) points with (N, outputs) frequencies and phases to (N, P, outputs) in [-1, 1].
+
+        The points' precision is that of the product and of the answer.
+        """
         # Frequency and phase go into the weights, of which there are few, and not over the points, of which there are
         # many: one product, and nothing to multiply afterwards, there and back.
         weight = frequency.unsqueeze(-1) * self.weight
         shift = torch.addcmul(phase, frequency, self.bias)
-        angle = torch.baddbmm(shift.unsqueeze(1), x, weight.transpose(1, 2))
+        angle = torch.baddbmm(shift.unsqueeze(1).to(x.dtype), x, weight.transpose(1, 2).to(x.dtype))
         return angle.sin() if angle.requires_grad else angle.sin_()
 
 

@@ -26,7 +26,7 @@ def add_to(commands: Parsers) -> None:
         "--azimuths", type=degrees, nargs="+", default=[-60, -30, 0, 30, 60, 180], metavar="DEGREES",
         help="cameras: 0 in front, 90 on the subject's left, 180 behind (default: -60 -30 0 30 60 180)",
     )  # fmt: skip
-    _precision(sample, None, "as trained, float32 on a CPU")
+    _precision(sample, "a head's super-resolution", None, "as trained, float32 on a CPU")
     _camera(sample)
     _truncation(sample)
     _show(sample, ["picture"])
@@ -45,7 +45,7 @@ def add_to(commands: Parsers) -> None:
         "--side", type=whole(16, 4096), help="pixels of each picture (default: the network's, at least 256)"
     )
     video.add_argument("--every-sample", action="store_true", help="render empty space too; slower, for comparison")
-    _precision(video, "half", "half")
+    _precision(video, "a head's super-resolution", "half", "half")
     _rate(video)
     _camera(video)
     _truncation(video)
@@ -112,7 +112,7 @@ def add_to(commands: Parsers) -> None:
     shown.add_argument("--seed", type=seed, default=0, help="character (default: %(default)s)")
     shown.add_argument("--columns", type=whole(2, 64), default=6, help="pictures a row (default: %(default)s)")
     shown.add_argument("--face", action="store_true", help="by the face camera, which follows the head")
-    _portrait(shown)
+    _portrait(shown, None, "as trained, float32")
 
     driven = _command(
         commands, "reenact-portrait", "a talking video: a clip's face drives a character", ["clip"], system="portrait"
@@ -122,10 +122,11 @@ def add_to(commands: Parsers) -> None:
     driven.add_argument("--azimuth", type=degrees, default=0.0, help="of the camera, degrees (default: %(default)s)")
     driven.add_argument("--clamp", action="store_true", help="bring what lies beyond the priors back to their range")
     driven.add_argument("--weights", type=Path, default=Path("data/weights/embedded"), help="default: %(default)s")
-    _portrait(driven)
+    _portrait(driven, "half", "half")
 
 
-def _portrait(command: argparse.ArgumentParser) -> None:
+def _portrait(command: argparse.ArgumentParser, precision: str | None, named: str) -> None:
+    _precision(command, "a portrait's fields", precision, named)
     command.add_argument(
         "--priors", type=Path, default=Path("data/priors"), help="of the training (default: %(default)s)"
     )
@@ -178,10 +179,10 @@ def _show(command: argparse.ArgumentParser, default: list[str]) -> None:
     )  # fmt: skip
 
 
-def _precision(command: argparse.ArgumentParser, default: str | None, named: str) -> None:
+def _precision(command: argparse.ArgumentParser, part: str, default: str | None, named: str) -> None:
     command.add_argument(
         "--precision", choices=["half", "float32"], default=default,
-        help="of a head's super-resolution; half is twice as fast where the processor has it, and differs by less than "
+        help=f"of {part}; half is twice as fast where the processor has it, and differs by less than "
         f"a grey level (default: {named})",
     )  # fmt: skip
 

@@ -19,6 +19,7 @@ from models.portrait import Latents, PortraitConfig, PortraitGenerator, Renderin
 from models.portrait_body import camera_to_head_frame, face_camera, portrait_label, posed_body
 from models.portrait_cameras import in_head_frame, view_label
 from models.portrait_pose import Body
+from models.stylegan import Precision
 from ops.apply.generators import to_uint8
 from ops.runtime.errors import LineamentError
 from ops.runtime.params import validate
@@ -38,11 +39,23 @@ RANGE = 4.0  # standard deviations of the priors beyond which a code is out of r
 class Portraits:
     """The generator of a published checkpoint with the people and priors it was trained with.
 
+    Args:
+        folder: the checkpoint.
+        priors: of its training.
+        device: such as ``cuda``.
+        precision: of the fields of points; that of the training if None.
+
     Raises:
         LineamentError: the checkpoint is incomplete, damaged or of another system, or the priors are not its own.
     """
 
-    def __init__(self, folder: Path, priors: Path = Path("data/priors"), device: str = "cpu") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        priors: Path = Path("data/priors"),
+        device: str = "cpu",
+        precision: Precision | None = None,
+    ) -> None:
         self.folder, self.device = folder, device
         self.record: dict[str, Any] = read_config(folder)
         if self.record.get("system") != SYSTEM:
@@ -64,6 +77,8 @@ class Portraits:
         if self.record["variant"] == "nearest":
             pose = self.config.pose.model_copy(update={"processing": False})
             self.config = self.config.model_copy(update={"pose": pose})
+        if precision is not None:
+            self.config = self.config.model_copy(update={"precision": precision})
         weights = read_weights(folder, "generator")
         self.large = any(name.startswith("upsampler.") for name in weights)
         self.net = PortraitGenerator(self.config, upsample=self.large)

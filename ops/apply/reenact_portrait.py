@@ -29,7 +29,7 @@ def reenact_portrait(arguments: argparse.Namespace) -> int:
     """``lineament reenact-portrait``: track expression and head of a clip, smooth, and let a character do the same."""
     if not arguments.clip.is_file():
         raise LineamentError(f"{arguments.clip}: no such file.")
-    portraits = Portraits(arguments.checkpoint, arguments.priors, arguments.device)
+    portraits = Portraits(arguments.checkpoint, arguments.priors, arguments.device, arguments.precision)
     data = arguments.clip.read_bytes()
     params = TrackClipsParams.model_validate({})
     rows = drive(track(data, arguments.clip.stem, params, arguments.weights), arguments.clip)

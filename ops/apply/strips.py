@@ -20,7 +20,7 @@ AZIMUTHS = 40.0  # degrees to either side that a row of cameras spans; unpublish
 
 def strips(arguments: argparse.Namespace) -> int:
     """``lineament strips``: a row a property, the same character in the first column of each."""
-    portraits = Portraits(arguments.checkpoint, arguments.priors, arguments.device)
+    portraits = Portraits(arguments.checkpoint, arguments.priors, arguments.device, arguments.precision)
     rows = draw_strips(portraits, arguments.seed, arguments.columns, arguments.face, arguments.truncation)
     write_png(arguments.out, grid(np.concatenate(rows), arguments.columns))
     print(f"{arguments.out}: from top to bottom {', '.join(PROPERTIES)} vary, all else stays")
