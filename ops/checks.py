@@ -28,8 +28,10 @@ from ops.runtime.params import Params, validate
 from ops.store import tables
 from ops.store.reader import ShardDataset
 from ops.store.tar import Shard, shard_paths
+from ops.train.curves import read_curves
+from ops.train.terms import PORTRAIT, courses
 
-AVATARS = "data/evaluation/avatar"
+AVATARS, PORTRAITS = "data/evaluation/avatar", "data/checkpoints/portrait/"
 RAW, LABELS, SHARDS, CHECKPOINTS = "data/raw/", "data/labels/", "data/shards/", "data/checkpoints/"
 SUMMARY = "dataset.json"
 
@@ -79,6 +81,7 @@ def gates_of(unit: Unit) -> list[Gate]:
         _CAMERA_SAMPLES: _out(unit, SHARDS) is not None,
         _ENOUGH: any(_out(unit, *where) for where in ((RAW,), (LABELS, ".parquet"), (SHARDS,))),
         _FINITE: _out(unit, CHECKPOINTS) is not None,
+        _TERMS: _out(unit, PORTRAITS) is not None,
         _MORE_FRAMES: AVATARS in unit.outs,
     }
     return [gate for gate, wanted in kinds.items() if wanted]
@@ -162,6 +165,23 @@ def curves_are_finite(path: Path) -> Verdict:
             if not math.isfinite(_as_number(text)):
                 return Verdict(False, f"'{name}' is {text} in row {number} of {path.name}", {"rows": len(rows)})
     return Verdict(True, f"{len(rows)} rows, all finite", {"rows": len(rows)})
+
+
+def terms_fall(curves: Mapping[str, np.ndarray]) -> Verdict:
+    """Every loss of AniPortraitGAN did what can be asked of it, which :mod:`ops.train.terms` says.
+
+    Args:
+        curves: columns of a ``curves.csv``.
+    """
+    found = courses(curves, PORTRAIT)
+    if not found:
+        return Verdict(False, "the curves hold none of AniPortraitGAN's losses")
+    asked = [one for one in found if one.rule != "game"]
+    numbers = {f"{one.name}.{part}": getattr(one, part) for one in found for part in ("first", "peak", "last")}
+    wrong = [one for one in asked if not one.passed]
+    games = ", ".join(one.name for one in found if one.rule == "game")
+    words = "; ".join(one.words() for one in [*wrong, *(one for one in asked if one.passed)])
+    return Verdict(not wrong, words + (f"; of the game's losses nothing is asked: {games}" if games else ""), numbers)
 
 
 def more_frames_help(results: Mapping[str, Any]) -> Verdict:
@@ -307,6 +327,10 @@ def _finite(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
     return curves_are_finite(dag.root / str(_out(unit, CHECKPOINTS)) / "curves.csv")
 
 
+def _terms(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
+    return terms_fall(read_curves(dag.root / str(_out(unit, PORTRAITS)) / "curves.csv"))
+
+
 def _more_frames(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
     return more_frames_help(json.loads((dag.root / AVATARS / "avatar.json").read_text()))
 
@@ -330,6 +354,7 @@ _CAMERA_SAMPLES = Gate("cameras_are_valid", "Proper rotations, at the right dist
 _ENOUGH = Gate("enough_samples", "At least as many samples as params.yaml asks for (checks.at_least).", True, _enough)
 _FINITE = Gate("losses_are_finite", "No NaN or infinity in the training curves.", True, _finite)
 
+_TERMS = Gate("loss_terms_fall", "Losses fall, or come down again where they start at their least.", False, _terms)
 _MORE_FRAMES = Gate("more_frames_help", "More frames do not make avatars worse; whether better.", False, _more_frames)
 
 

@@ -24,8 +24,11 @@ from ops.report.page import (
     table,
     tag,
 )
+from ops.train.curves import read_curves
+from ops.train.terms import PORTRAIT, courses
 
 SYSTEM, LARGE, METHOD = "portrait", "portrait_superresolution", "full"
+ASKED = {"falls": "to fall", "comes down": "to come down from its highest", "game": "nothing: a game's"}
 EVALUATION = Path("data/evaluation") / SYSTEM
 
 
@@ -38,6 +41,7 @@ def page(root: Path, how: Embedding) -> Page:
         [
             Section.of("training", "Training", partial(training.section, root, how, SYSTEM)),
             Section.of("superresolution", "Large portraits", partial(_large, root, how)),
+            Section.of("losses", "How each loss went", partial(_losses, root)),
             Section.of("strips", "One property at a time", lambda: _strips(root, how, _results(root))),
             *(Section.of(anchor, words, partial(_drawn, root, make)) for anchor, words, make in PARTS),
             Section.of("readers", "How well faces are read", partial(_readers, root)),
@@ -82,6 +86,26 @@ def _large(root: Path, how: Embedding) -> Html:
         "come in pairs: a portrait of the first stage, enlarged as it is, and the same through U."
     )
     return join([tag("p", lead), training.section(root, how, LARGE)])
+
+
+def _losses(root: Path) -> Html:
+    """Each loss at the beginning, its highest and the end; the curves themselves are drawn above.
+
+    Raises:
+        Missing: no variant has curves.
+    """
+    rows: list[list[object]] = []
+    for run in training.runs(root, SYSTEM):
+        path = run.folder / "curves.csv"
+        for one in courses(read_curves(path), PORTRAIT) if path.is_file() else ():
+            verdict = "–" if one.rule == "game" else "yes" if one.passed else "no"
+            name = f"{one.name}, of an untaught network's" if one.relative else one.name
+            rows.append([run.title, name, one.first, one.peak, one.last, ASKED[one.rule], verdict])
+    if not rows:
+        raise Missing("no portraits have been trained yet; dvc repro train_portrait does")
+    head = ("variant", "loss", "beginning", "highest", "end", "asked of it", "done")
+    caption = "Means over a fifth of the training each. Deformations start at 0, where their three losses are least."
+    return table(head, rows, caption)
 
 
 def _strips(root: Path, how: Embedding, results: dict[str, Any]) -> Html:

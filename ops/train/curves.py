@@ -117,7 +117,7 @@ def draw(curves: Curves, size: tuple[int, int] = (640, 480)) -> np.ndarray:
     dpi = 80
     figure = Figure(figsize=(size[0] / dpi, size[1] / dpi), dpi=dpi, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    columns = 1 if len(names) < 4 else 2
+    columns = 1 if len(names) < 4 else 2 if len(names) < 13 else 4
     lines = max(1, -(-len(names) // columns))
     for place, name in enumerate(names):
         axes = figure.add_subplot(lines, columns, place + 1)

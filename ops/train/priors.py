@@ -106,6 +106,10 @@ class Priors:
             spread = (spread.square() + self._lacking[name].square()).sqrt()
         return self._mean[name] - deviations * spread, self._mean[name] + deviations * spread
 
+    def mean(self, name: str) -> Tensor:
+        """The mean of a code."""
+        return self._mean[name]
+
     def sample(self, n: int, generator: torch.Generator | None = None) -> PriorSample:
         """Draw N people.
 

@@ -22,6 +22,7 @@ from ops.checks import (
     gates_of,
     more_frames_help,
     run_gate,
+    terms_fall,
 )
 from ops.dag import Dag
 from ops.store import pictures, tables
@@ -318,3 +319,29 @@ def test_not_made_yet_is_said(project: Path, capsys: pytest.CaptureFixture[str])
     said = capsys.readouterr().out
     for name in ("camera@studio", "shards"):
         assert f"{name}: not checked, as data/labels/studio/camera.parquet has not been made" in said
+
+
+def test_losses_of_portraits_are_judged_term_by_term(project: Path) -> None:
+    text = (project / "dvc.yaml").read_text()
+    (project / "dvc.yaml").write_text(text.replace("checkpoints/tiny/", "checkpoints/portrait/"))
+    folder = project / "data/checkpoints/portrait/plain"
+    folder.mkdir(parents=True)
+    name = "train_tiny@plain loss_terms_fall"
+    rows = "step,imitation,imitation_untaught,minimal,generator_face\n1,4,2,1,1\n2,3,2,{},2\n3,{},2,2,3\n"
+    (folder / "curves.csv").write_text(rows.format(3, 1))
+    verdict = verdicts(project)[name]
+    assert verdict.passed, verdict.message
+    assert "imitation, of an untaught network's, fell: 2 to 0.5" in verdict.message
+    assert "nothing is asked: generator_face" in verdict.message
+    assert verdict.numbers["minimal.peak"] == 3
+    (folder / "curves.csv").write_text(rows.format(1.5, 5))
+    verdict = verdicts(project)[name]
+    assert not verdict.passed
+    assert verdict.message.startswith("imitation, of an untaught network's, did not fall: 2 to 2.5; minimal has not")
+    assert not next(
+        gate for gate in gates_of(Dag.load(project).units["train_tiny@plain"]) if gate.name in name
+    ).blocking
+
+
+def test_curves_without_the_losses_of_portraits_fail() -> None:
+    assert not terms_fall({"step": np.arange(3.0)}).passed

@@ -55,8 +55,13 @@ class PortraitObjective(PortraitGame):
         generator = PortraitGenerator(model_of(model, variant))
         super().__init__(generator, training, variant, people, prior, discriminator, regressor=self.regressor)
         self.training = training
-        self.guides = Guides(people, training, model.expression)
-        self.play(list(generator.parameters()), Term("generator", self.fool), Term("guides", self.guide))
+        self.guides = Guides(people, training, (prior.mean("identity"), prior.mean("expression")))
+        still, moving = [generator.manifolds, generator.radiance], [generator.pose, generator.expression]
+        learning = [
+            {"params": [p for part in parts for p in part.parameters()], "lr": training.lr_generator * pace}
+            for parts, pace in ((still, 1.0), (moving, training.deformation_pace))
+        ]
+        self.play(learning, Term("generator", self.fool), Term("guides", self.guide))
 
     def render(
         self,
@@ -82,7 +87,9 @@ class PortraitObjective(PortraitGame):
         total, named = self.fool_judges(portrait, face)
         asked = []
         if self.regressor is not None:
-            asked.append(self.guides.landmarks(self.regressor, face, drawn.latents))
+            loss, found = self.guides.landmarks(self.regressor, face, drawn.latents)
+            # A curve of the plan may hold it back until there are faces to read: see profiles/smoke.yaml.
+            asked.append((float(moment.settings.get("landmarks", 1.0)) * loss, found))
         if self.generator.pose.process is not None:
             asked.append(self.guides.pose(self.generator, drawn, lookup))
         for loss, found in asked:

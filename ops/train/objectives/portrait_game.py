@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -86,8 +86,11 @@ class PortraitGame(ABC):
         self.networks = {"generator": self.generator, "discriminators": self.judges, **kept}
         self._shown: list[tuple[Tensor, Tensor]] = []  # pictures that the discriminators have yet to judge
 
-    def play(self, learning: Sequence[nn.Parameter], *terms: Term) -> None:
-        """Declare the updates: these parameters of the generator learn from ``terms``, then the discriminators do."""
+    def play(self, learning: Sequence[nn.Parameter] | Sequence[dict[str, Any]], *terms: Term) -> None:
+        """Declare the updates: these parameters of the generator learn from ``terms``, then the discriminators do.
+
+        The parameters may be given in groups with rates of their own, as torch's optimisers take them.
+        """
         t = self.game
         judging = [p for p in self.judges.parameters() if p.requires_grad]
         self.optimizers = {

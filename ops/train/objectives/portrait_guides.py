@@ -27,6 +27,7 @@ from models.portrait_pose import NearestTransforms, TransformVolume
 from ops.train.objectives.portrait_characters import Drawn
 from ops.train.objectives.portrait_params import PortraitTraining
 from ops.train.objectives.shared import Named
+from ops.train.terms import UNTAUGHT
 
 MOVES = 1e-4  # world units by which some expression must move a vertex for it to count as face; unpublished: our choice
 SPREAD = 0.03  # head units about the body within which half of the points lie that know in from out; our choice
@@ -61,18 +62,20 @@ class Guides:
     Args:
         people: the parametric model.
         training: weights and numbers of points.
-        expressions: number of expression units.
+        mean: (80,) identity and (52,) expression of the mean person, whose face says nothing of whom it shows.
     """
 
-    def __init__(self, people: People, training: PortraitTraining, expressions: int) -> None:
-        self.people, self.training, self.expressions = people, training, expressions
+    def __init__(self, people: People, training: PortraitTraining, mean: tuple[Tensor, Tensor]) -> None:
+        self.people, self.training, self._mean = people, training, mean
         self._moving: Tensor | None = None
 
     def landmarks(self, regressor: Regressor, face: Tensor, latents: Latents) -> Named:
         """The codes that a network reads off generated faces (N, 3, r, r) give the landmarks asked for (Equation 9)."""
         wanted = face_landmarks(self.people, latents.identity, latents.expression)
         loss = landmark_loss(face_landmarks(self.people, *regressor(face)), wanted)
-        return self.training.landmarks * loss, {"landmarks": loss}
+        average = face_landmarks(self.people, *(code[None].to(wanted) for code in self._mean))
+        named = {"landmarks": loss, f"landmarks{UNTAUGHT}": landmark_loss(average, wanted)}
+        return self.training.landmarks * loss, named
 
     def pose(self, network: PortraitGenerator, drawn: Drawn, lookup: NearestTransforms | TransformVolume) -> Named:
         """D^p stays near to average pooling on the portrait's samples (Equation 11)."""
@@ -93,6 +96,7 @@ class Guides:
         target, trust = imitation_target(points, neutral, offsets, t.reach)
         named = {
             "imitation": imitation_loss(displacement, target, trust),
+            f"imitation{UNTAUGHT}": imitation_loss(torch.zeros_like(target), target, trust),
             "expression_smooth": expression_smoothness(
                 lambda x: network.expression(x, film), points, t.step_deviation, random
             ),
@@ -128,7 +132,7 @@ class Guides:
         """(M,) vertices that some expression moves."""
         if self._moving is None:
             weights = self.people.skinning_weights
-            units = torch.eye(self.expressions, device=weights.device, dtype=weights.dtype)
+            units = torch.eye(len(self._mean[1]), device=weights.device, dtype=weights.dtype)
             reach = self.people.expression_offsets(units).norm(dim=-1).amax(dim=0)
             self._moving = (reach > MOVES).nonzero().squeeze(1)
         return self._moving

@@ -33,6 +33,7 @@ class GameParams(Params):
 class PortraitTraining(GameParams):
     """The first stage: with losses that teach the generator to deform."""
 
+    deformation_pace: float = Field(default=1.0, gt=0)  # share of lr_generator at which D^e and D^p learn; our choice
     # Who reads codes off generated faces, for the landmark loss; the paper: Deep3DFaceRecon, where people are BFM's
     reader: Literal["train_coefficients", "deep3dfacerecon"] = "train_coefficients"
     landmarks: float = Field(default=3000.0, ge=0)  # unpublished: our choice, for distances in head units

@@ -245,3 +245,39 @@ def test_samples_are_repeatable_and_the_variant_must_exist():
     assert torch.equal(one, two)
     with pytest.raises(LineamentError, match="no variant 'half'"):
         build("half")
+
+
+def test_what_an_untaught_network_would_give_stands_beside_what_it_gives():
+    objective = build(regressor=Regressor())
+    random = torch.Generator().manual_seed(3)
+    latents = objective.characters.draw(3, random).latents
+    _, still = objective.guides.expression(objective.generator, latents, random)
+    assert still["imitation"] == still["imitation_untaught"] > 0  # D^e moves nothing yet
+
+    mean = [prior().mean(name).expand(3, -1) for name in ("identity", "expression")]
+    _, found = objective.guides.landmarks(lambda _: mean, torch.zeros(3, 3, 16, 16), latents)
+    assert found["landmarks"] == pytest.approx(found["landmarks_untaught"].item(), rel=1e-5)
+    asked = [latents.identity, latents.expression]
+    _, found = objective.guides.landmarks(lambda _: asked, torch.zeros(3, 3, 16, 16), latents)
+    assert found["landmarks"] == 0 < found["landmarks_untaught"]
+
+
+def test_a_curve_of_the_plan_holds_the_landmark_loss_back():
+    def total(settings):
+        objective = build(regressor=Regressor())
+        now = Moment(0, 0, torch.Generator().manual_seed(0), torch.device("cpu"), settings=settings)
+        value, named = objective.fool(batch(), now)
+        return value.item(), objective.training.landmarks * named["landmarks"].item()
+
+    (whole, loss), (held, _) = total({}), total({"landmarks": 0.25})
+    assert whole - held == pytest.approx(0.75 * loss, rel=1e-4)
+
+
+def test_deformations_learn_at_their_own_pace():
+    objective = build(training=TRAINING.model_copy(update={"deformation_pace": 0.25}))
+    groups = objective.optimizers["generator"].param_groups
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    generator = objective.generator
+    assert set(rates) == {id(p) for p in generator.parameters()}
+    for part, share in ((generator.expression, 0.25), (generator.pose, 0.25), (generator.radiance, 1.0)):
+        assert {rates[id(p)] for p in part.parameters()} == {share * TRAINING.lr_generator}
