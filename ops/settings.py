@@ -15,6 +15,7 @@ from ops.runtime.params import read_yaml
 from ops.runtime.publish import publish
 
 PROFILES = Path("profiles")
+_PLACES = {"folder": "folder", "video": "folder", "urls": "file", "search": "file"}  # what a source's path names
 NOT_A_STAGE = ("profile", "sources", "checks", "policy", "preflight")
 
 
@@ -50,10 +51,9 @@ def add_source(name: str, values: dict[str, Any], params_file: Path = Path("para
         raise LineamentError(f"a source '{name}' is declared already; remove it first, or choose another name.")
     source = parse_source(name, values, params_file)
     path = Path(source.path).expanduser()
-    if not (path.is_dir() if source.kind in ("folder", "video") else path.exists()):
-        raise LineamentError(
-            f"{source.path}: no such folder{'' if source.kind in ('folder', 'video') else ' or file'}."
-        )
+    kind = _PLACES.get(source.kind, "folder or file")
+    if not {"folder": path.is_dir, "file": path.is_file}.get(kind, path.exists)():
+        raise LineamentError(f"{source.path}: no such {kind}.")
     content["sources"][name] = source.model_dump(exclude_unset=True)
     _save(content, params_file)
 

@@ -42,8 +42,9 @@ def in_words(error: BaseException) -> str | None:
     if isinstance(error, LineamentError):
         return str(error)
     if isinstance(error, OSError) and error.errno in _REMEDIES:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}{_REMEDIES[error.errno]}."
+        if error.filename is None:  # libraries such as pyarrow name the file in their text
+            return f"{_REMEDIES[error.errno]} ({error.strerror or error})."
+        return f"{error.filename}: {_REMEDIES[error.errno]}."
     # torch's CPU allocator raises a bare RuntimeError
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
         return "there is not enough memory for this. Ask for fewer or smaller pictures, or close other programmes."

@@ -91,6 +91,8 @@ def _describe(cls: type[BaseModel], problem: Any, where: str) -> str:
         near = difflib.get_close_matches(location[-1], names, n=1, cutoff=0.4)
         hint = f"the nearest valid key is '{near[0]}'" if near else f"valid keys are {', '.join(names)}"
         return f"{name}: unknown key; {hint}."
+    if problem["type"] == "missing":
+        return f"{name}: is missing."
     return f"{name}: {problem['msg']} (found {problem['input']!r})."
 
 

@@ -5,6 +5,8 @@ import re
 import shlex
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ops import cli
@@ -141,6 +143,9 @@ def test_refusals_of_the_machine_are_messages_and_mistakes_of_the_software_are_n
         with pytest.raises(OSError) as caught:
             broken()
         assert str(caught.value.filename) in in_words(caught.value)
+    with pytest.raises(OSError) as caught:
+        pq.write_table(pa.table({"a": [1]}), "/proc/new.parquet")
+    assert "/proc/new.parquet" in in_words(caught.value)
     assert "not enough memory" in in_words(MemoryError())
     assert "not enough memory" in in_words(RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"))
     assert in_words(ValueError("a bug")) is None

@@ -171,8 +171,10 @@ def test_every_kind_of_source_by_the_command_line(project):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["source", "add", "mine", "--dataset", "photos"], "layout"),
-        (["source", "add", "mine", "--urls", "nowhere.csv"], "no such folder or file"),
+        (["source", "add", "mine", "--dataset", "photos"], "layout: is missing"),
+        (["source", "add", "mine", "--folder", "photos", "--refresh", "every day"], "no cron line"),
+        (["source", "add", "mine", "--urls", "nowhere.csv"], "no such file"),
+        (["source", "add", "mine", "--urls", "photos"], "no such file"),
         (["source", "add", "mine", "--folder", "nowhere"], "no such folder"),
         (["source", "add", "My Photos", "--folder", "photos"], "cannot be a source's name"),
         (["source", "add", "studio", "--folder", "photos"], "declared already"),
