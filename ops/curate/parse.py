@@ -96,7 +96,8 @@ def votes_of(crop: np.ndarray, params: ParseParams, network: Path) -> list[np.nd
     votes = [likeliest(voter.vote(crop), len(crop)) for voter in params.voters]
     if params.embedded or not votes:
         scores = class_scores(crop, parser(network))
-        votes += [named(each, crop) for each in ([scores.mean(0)] if votes else [scores.mean(0), *scores])]
+        mean = scores.mean(0, keepdims=True)
+        votes += named(mean if votes else np.concatenate([mean, scores]), crop)
     return votes
 
 

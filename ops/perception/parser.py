@@ -80,15 +80,18 @@ def _look(crop: np.ndarray, network: torch.nn.Module, side: int) -> torch.Tensor
     return torch.stack([plain, mirrored[swap].flip(-1)])
 
 
-def named(scores: np.ndarray, crop: np.ndarray) -> np.ndarray:
-    """(S, S) uint8 class numbers of a crop (S, S, 3) from scores of it (19, side, side) as class_scores gives them.
+def named(scores: np.ndarray, crop: np.ndarray) -> list[np.ndarray]:
+    """(S, S) uint8 class numbers of a crop (S, S, 3) by each of several scores (K, 19, side, side), see class_scores.
 
     The person's outline follows the picture's borders; within it each pixel has the likeliest of the person's classes.
     """
-    person = guided(1 - scores[0], crop, REACH, FLAT) > PERSON
-    return np.where(person, likeliest(scores[1:], len(crop)) + 1, 0).astype(np.uint8)
+    persons = guided(1 - scores[:, 0], crop, REACH, FLAT) > PERSON
+    return [
+        np.where(person, likeliest(score[1:], len(crop)) + 1, 0).astype(np.uint8)
+        for person, score in zip(persons, scores)
+    ]
 
 
 def parse(crop: np.ndarray, network: Parser) -> np.ndarray:
     """(S, S) uint8 class numbers of a crop (S, S, 3) by the mean of class_scores."""
-    return named(class_scores(crop, network).mean(0), crop)
+    return named(class_scores(crop, network).mean(0, keepdims=True), crop)[0]

@@ -134,9 +134,9 @@ def test_a_map_that_is_a_linear_function_of_the_colours_comes_back_at_the_pictur
     def linear(colours):
         return (colours / 255 @ [0.5, -0.3, 0.4] + 0.1).astype(np.float32)
 
-    found = guided(linear(resize(picture, 48).astype(np.float32)), picture, 1 / 12, 1e-9)
+    (found,) = guided(linear(resize(picture, 48).astype(np.float32))[None], picture, 1 / 12, 1e-9)
     np.testing.assert_allclose(found, linear(picture.astype(np.float32)), atol=2e-3)
-    np.testing.assert_allclose(guided(np.full((48, 48), 0.7, np.float32), picture, 1 / 12, 1e-3), 0.7, atol=1e-4)
+    np.testing.assert_allclose(guided(np.full((2, 48, 48), 0.7, np.float32), picture, 1 / 12, 1e-3), 0.7, atol=1e-4)
 
 
 def test_a_soft_outline_takes_the_place_of_the_pictures_border():
@@ -144,7 +144,7 @@ def test_a_soft_outline_takes_the_place_of_the_pictures_border():
     person = np.hypot(x - 0.5, y - 0.5) < 0.3 + 0.03 * np.sin(12 * np.arctan2(y - 0.5, x - 0.5))
     picture = np.where(person[..., None], (200, 120, 90), (60, 90, 160)) + RNG.normal(0, 6, (128, 128, 3))
     soft = cv2.GaussianBlur(cv2.resize(person.astype(np.float32), (64, 64), interpolation=cv2.INTER_AREA), (0, 0), 3)
-    found = guided(soft, picture.clip(0, 255).astype(np.uint8), 1 / 12, 1e-3) > 0.5
+    found = guided(soft[None], picture.clip(0, 255).astype(np.uint8), 1 / 12, 1e-3)[0] > 0.5
     plain = cv2.resize(soft, (128, 128)) > 0.5
     wrong, wrong_before = (found != person).mean(), (plain != person).mean()
     assert wrong_before > 0.01
@@ -156,6 +156,6 @@ def test_within_the_outline_every_pixel_has_one_of_the_persons_classes():
     scores[0, :, :16], scores[1, :, :16] = 0.95, 0.05
     scores[0, :, 16:], scores[1, :, 16:], scores[13, :, 16:] = 0.35, 0.32, 0.33  # no class beats the background alone
     crop = np.where(np.arange(32)[None, :, None] < 16, 40, 220).repeat(32, 0).repeat(3, 2).astype(np.uint8)
-    found = named(scores, crop)
+    (found,) = named(scores[None], crop)
     assert (found[:, :15] == 0).all()
     assert (found[:, 17:] == 13).all()
