@@ -263,8 +263,10 @@ def test_what_an_untaught_network_would_give_stands_beside_what_it_gives():
 
 
 def test_a_curve_of_the_plan_holds_the_landmark_loss_back():
+    regressor = Regressor()
+
     def total(settings):
-        objective = build(regressor=Regressor())
+        objective = build(regressor=regressor)
         now = Moment(0, 0, torch.Generator().manual_seed(0), torch.device("cpu"), settings=settings)
         value, named = objective.fool(batch(), now)
         return value.item(), objective.training.landmarks * named["landmarks"].item()
