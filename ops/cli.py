@@ -281,6 +281,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it went well, 1 with a message when it did not."""
     try:
         arguments = parser().parse_args(argv)
+        if arguments.command in ("lineage", "takedown") and not Path("params.yaml").is_file():
+            raise LineamentError(f"{Path.cwd()}: no project here (params.yaml). Run from the project's folder.")
         code = arguments.run(arguments)
         sys.stdout.flush()
         return code

@@ -8,6 +8,7 @@ _REMEDIES = {
     errno.ENOENT: "no such file or folder",
     errno.EISDIR: "is a folder, where a file is wanted",
     errno.ENOTDIR: "lies in something that is no folder",
+    errno.EEXIST: "is there already, and is no folder. Name another place",
     errno.EACCES: "this user may not read or write it. Change its permissions, or name another place",
     errno.EPERM: "this user may not read or write it. Change its permissions, or name another place",
     errno.EROFS: "lies on a file system that can only be read. Name another place",

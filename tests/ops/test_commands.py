@@ -138,6 +138,7 @@ def test_refusals_of_the_machine_are_messages_and_mistakes_of_the_software_are_n
         lambda: (tmp_path / "nope").read_bytes(),
         lambda: tmp_path.read_bytes(),
         lambda: (tmp_path / ("x" * 300)).write_bytes(b""),
+        lambda: (tmp_path / "file").write_bytes(b"") or (tmp_path / "file").mkdir(),
         lambda: (Path("/proc") / "new").write_bytes(b""),
     ):
         with pytest.raises(OSError) as caught:
@@ -170,3 +171,10 @@ def test_a_mistake_of_the_software_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("ops.status.status_table", fail)
     with pytest.raises(ZeroDivisionError):
         cli.main(["status"])
+
+
+@pytest.mark.parametrize("words", [["lineage", "0" * 16], ["takedown", "list"]])
+def test_outside_a_project_nobody_is_told_that_a_picture_is_nowhere(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 1
+    assert "no project here" in capsys.readouterr().err
