@@ -22,7 +22,8 @@ HEAD = "data/checkpoints/heads/spherehead"
 def printed_lines(page: str) -> list[str]:
     """The lines that begin with ``lineament`` within the fences of a page, without comments and placeholders."""
     fenced = re.findall(r"^```.*?\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
-    return [line for block in fenced for line in block.splitlines() if line.startswith("lineament ")]
+    lines = [line for block in fenced for line in block.splitlines() if line.startswith("lineament ")]
+    return [line for line in lines if "--help" not in line.split("#")[0]]
 
 
 def commands() -> dict[str, set[str]]:
