@@ -181,4 +181,7 @@ def _short(value: float) -> str:
         return f"{value / 1e6:g}M"
     if size >= 1e4:
         return f"{value / 1e3:g}k"
+    if 0 < size < 1e-3:  # written out, or with two digits of exponent, it would not fit before the axis
+        figures, exponent = f"{value:.2e}".split("e")
+        return f"{float(figures):g}e{int(exponent)}"
     return f"{value:g}"

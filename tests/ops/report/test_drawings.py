@@ -124,3 +124,12 @@ def test_numbers_in_cells():
     shown = table(("a", "b"), [["x", 3], ["y", "text"]])
     assert '<td class="n">3</td>' in shown
     assert "<td>text</td>" in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0.0, "0"), (1.5e-4, "1.5e-4"), (2e-7, "2e-7"), (-2.5e-5, "-2.5e-5"), (0.002, "0.002"), (12500, "12.5k")],
+)
+def test_the_numbers_of_an_axis_fit_before_it(value, words):
+    assert chart._short(value) == words
+    assert len(words) <= 7
