@@ -34,6 +34,14 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def beside_others(rows: list[Row], ran: set[str], path: Path) -> list[dict[str, object]]:
+    """The rows of the areas that ran, and behind them what the file says of the others."""
+    before = json.loads(path.read_text()) if path.is_file() else []
+    renewed = ran | {row.name.split("/")[0] for row in rows}
+    others = [row for row in before if row["name"].split("/")[0] not in renewed]
+    return [row.as_dict() for row in rows] + others
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("area", nargs="*", help=f"of {', '.join(areas())}; all if none is named")
@@ -44,7 +52,8 @@ def main() -> int:
         parser.error(f"no such area: {', '.join(sorted(unknown))}; there are {', '.join(areas())}")
     rows: list[Row] = []
     failed = []
-    for area in arguments.area or areas():
+    asked = arguments.area or areas()
+    for area in asked:
         print(f"... {area}", file=sys.stderr)
         try:
             rows += importlib.import_module(f"benchmarks.{area}").rows()
@@ -53,7 +62,8 @@ def main() -> int:
             traceback.print_exc()
     print(table(rows))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps([row.as_dict() for row in rows], indent=2) + "\n")
+    everything = beside_others(rows, set(asked) - set(failed), arguments.out)
+    arguments.out.write_text(json.dumps(everything, indent=2) + "\n")
     missed = [row.name for row in rows if row.ok is False]
     print(f"\n{len(rows)} rows, {len(missed)} below target{': ' + ', '.join(missed) if missed else ''}")
     if failed:
