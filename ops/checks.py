@@ -31,6 +31,7 @@ from ops.store.tar import Shard, shard_paths
 from ops.train.terms import PORTRAIT, courses
 
 AVATARS, PORTRAITS = "data/evaluation/avatar", "data/checkpoints/portrait/"
+HEADS = "data/evaluation/heads"
 RAW, LABELS, SHARDS, CHECKPOINTS = "data/raw/", "data/labels/", "data/shards/", "data/checkpoints/"
 SUMMARY = "dataset.json"
 
@@ -82,6 +83,7 @@ def gates_of(unit: Unit) -> list[Gate]:
         _FINITE: _out(unit, CHECKPOINTS) is not None,
         _TERMS: _out(unit, PORTRAITS) is not None,
         _MORE_FRAMES: AVATARS in unit.outs,
+        _HALVES: HEADS in unit.outs,
     }
     return [gate for gate, wanted in kinds.items() if wanted]
 
@@ -202,6 +204,21 @@ def more_frames_help(results: Mapping[str, Any]) -> Verdict:
     word = "better" if low > 0 else "worse" if high < 0 else "neither better nor worse, as far as these people show"
     message = f"{count} frames: {word}: {gain:+.3g} dB over one, 95 % interval {low:.3g} to {high:.3g}"
     return Verdict(high >= 0, message, {"frames": count, "gain": gain, "low": low, "high": high})
+
+
+def distance_halves(results: Mapping[str, Any]) -> Verdict:
+    """Heads come nearer to the data in training: the FD of the last snapshot is at most half of the first's.
+
+    Args:
+        results: of evaluate_heads; variants whose trainings kept no pictures of their snapshots are left out.
+    """
+    curves = {name: found["fd_curve"] for name, found in results["variants"].items() if found["fd_curve"]}
+    if not curves:
+        return Verdict(True, "no training has kept pictures of its snapshots (trainer.snapshot_pictures)")
+    ends = {name: (curve[0]["fd"], curve[-1]["fd"]) for name, curve in curves.items()}
+    words = [f"{name}: {first:.4g} to {last:.4g}, {last / first:.0%} left" for name, (first, last) in ends.items()]
+    numbers = {f"{name}.left": last / first for name, (first, last) in ends.items()}
+    return Verdict(all(last <= 0.5 * first for first, last in ends.values()), "; ".join(words), numbers)
 
 
 def _as_number(text: str) -> float:
@@ -336,6 +353,10 @@ def _more_frames(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
     return more_frames_help(json.loads((dag.root / AVATARS / "avatar.json").read_text()))
 
 
+def _halves(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
+    return distance_halves(json.loads((dag.root / HEADS / "heads.json").read_text()))
+
+
 def _enough(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
     wanted = params.at_least_of.get(unit.stage, 0 if _of_clips(unit) else params.at_least)
     if _out(unit, LABELS, ".parquet"):
@@ -357,6 +378,7 @@ _FINITE = Gate("losses_are_finite", "No NaN or infinity in the training curves."
 
 _TERMS = Gate("loss_terms_fall", "Losses fall, or come down again where they start at their least.", False, _terms)
 _MORE_FRAMES = Gate("more_frames_help", "More frames do not make avatars worse; whether better.", False, _more_frames)
+_HALVES = Gate("distance_halves", "Heads' distance to the data falls by half in training.", False, _halves)
 
 
 def main(words: Sequence[str] | None = None) -> int:

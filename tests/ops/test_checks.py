@@ -19,6 +19,7 @@ from ops.checks import (
     cameras_are_valid,
     counts_add_up,
     curves_are_finite,
+    distance_halves,
     gates_of,
     more_frames_help,
     run_gate,
@@ -311,6 +312,15 @@ def test_more_frames_fail_only_where_the_interval_says_so(most: dict, passed: bo
     assert found.passed == passed
     assert words in found.message
     assert more_frames_help({"encoders": {}}).passed
+
+
+@pytest.mark.parametrize(("last", "passed"), [(499.0, True), (501.0, False)])
+def test_the_distance_of_heads_halves_or_not(last: float, passed: bool) -> None:
+    kept = {"fd_curve": [{"fd": 1000.0}, {"fd": 300.0}, {"fd": last}]}
+    found = distance_halves({"variants": {"spherehead": kept, "eg3d": {"fd_curve": []}}})
+    assert found.passed == passed
+    assert found.message == f"spherehead: 1000 to {last:.4g}, 50% left"
+    assert distance_halves({"variants": {"eg3d": {"fd_curve": []}}}).passed
 
 
 def test_not_made_yet_is_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
