@@ -12,11 +12,11 @@ import torch
 from benchmarks.harness import Row, alternate, at_most, speedup
 from models.giraffe import Generator, GiraffeConfig
 from ops.train.clock import Clock
-from ops.train.curves import Window
 from ops.train.objective import Moment
 from ops.train.objectives.giraffe import GiraffeObjective, GiraffeTraining
 from ops.train.settings import TrainerParams
 from ops.train.update import Average, Updater
+from ops.train.window import Window
 
 BATCH = 4
 PUBLIC_STEP = 2.63  # seconds

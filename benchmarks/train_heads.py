@@ -16,11 +16,11 @@ from benchmarks.memory import peak_bytes
 from models.camera import intrinsics, pack_label, pose_on_sphere
 from models.spherehead import HeadConfig
 from ops.train.clock import Clock
-from ops.train.curves import Window
 from ops.train.objective import Batch, Moment
 from ops.train.objectives.heads import HeadsObjective, HeadsTraining, HeadVariant, model_of
 from ops.train.settings import TrainerParams
 from ops.train.update import Updater
+from ops.train.window import Window
 
 STEPS = 2
 SETTINGS = {"single": 0.0, "vico": 1.0, "swap": 0.7}

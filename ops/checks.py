@@ -28,6 +28,7 @@ from ops.runtime.params import Params, validate
 from ops.store import tables
 from ops.store.reader import ShardDataset
 from ops.store.tar import Shard, shard_paths
+from ops.train.curves import read_curves
 from ops.train.terms import PORTRAIT, courses
 
 AVATARS, PORTRAITS = "data/evaluation/avatar", "data/checkpoints/portrait/"
@@ -344,8 +345,6 @@ def _finite(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
 
 
 def _terms(dag: Dag, unit: Unit, params: CheckParams) -> Verdict:
-    from ops.train.curves import read_curves  # takes torch: seconds for whoever only loads the definitions
-
     return terms_fall(read_curves(dag.root / str(_out(unit, PORTRAITS)) / "curves.csv"))
 
 

@@ -28,11 +28,12 @@ from ops.store.pictures import encode_png
 from ops.store.reader import Position
 from ops.train import checkpoint, ddp
 from ops.train.clock import Clock
-from ops.train.curves import Curves, Events, Window
+from ops.train.curves import Curves, Events
 from ops.train.data import Batches, Pictures
 from ops.train.objective import Draws, Moment, Objective
 from ops.train.settings import TrainerParams
 from ops.train.update import Average, Updater
+from ops.train.window import Window
 
 T = TypeVar("T")
 LOSSES_EVERY = 10.0  # seconds between two lines with the losses

@@ -24,10 +24,11 @@ from ops.runtime.shardwork import digest
 from ops.runtime.stage import Stage
 from ops.train import checkpoint
 from ops.train.checkpoint import Checkpoint
-from ops.train.curves import Curves, Window
+from ops.train.curves import Curves
 from ops.train.export import CONFIG
 from ops.train.loop import numerics
 from ops.train.settings import TrainerParams
+from ops.train.window import Window
 
 NETWORK, OPTIMIZER = "network", "optimizer"
 

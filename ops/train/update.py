@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ops.train import ddp
 from ops.train.clock import Clock
-from ops.train.curves import Window
 from ops.train.objective import Batch, Loss, Moment, Objective, Term, Update
 from ops.train.settings import TrainerParams
+from ops.train.window import Window
 
 _AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ops.runtime.errors import LineamentError
-from ops.train.curves import Curves, Window, draw, read_curves
+from ops.train.curves import Curves, draw, read_curves
+from ops.train.window import Window
 
 
 def test_window_means_are_over_the_steps_that_had_the_value():

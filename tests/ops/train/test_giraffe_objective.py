@@ -6,11 +6,11 @@ import torch
 from models.giraffe import FieldConfig, GiraffeConfig
 from ops.runtime.errors import LineamentError
 from ops.train.clock import Clock
-from ops.train.curves import Window
 from ops.train.objective import Moment
 from ops.train.objectives.giraffe import GiraffeObjective, GiraffeTraining
 from ops.train.settings import TrainerParams
 from ops.train.update import Updater
+from ops.train.window import Window
 
 CPU = torch.device("cpu")
 MODEL = GiraffeConfig(

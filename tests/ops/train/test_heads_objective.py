@@ -10,10 +10,10 @@ from models.losses.viewconsistency import view_angles
 from models.spherehead import HeadConfig
 from ops.runtime.errors import LineamentError
 from ops.train.clock import Clock
-from ops.train.curves import Window
 from ops.train.objectives.heads import HeadsTraining, HeadVariant, plan_of
 from ops.train.settings import TrainerParams
 from ops.train.update import Updater
+from ops.train.window import Window
 
 LINES = ["eg3d", "panohead", "panohead_vico", "single_sphere", "dual_sphere_vico", "spherehead"]  # of the ablation
 PAPER = HeadsTraining()
