@@ -16,11 +16,12 @@ from benchmarks.toyhead import make_solid
 from models import camera
 from models.discriminators import Discriminator, Shown
 from models.headcache import HeadCache
+from models.mapping import MappingConfig
 from models.planes import PlaneConfig, PlaneField
 from models.render import volume
 from models.render.occupancy import render_occupied
 from models.spherehead import HeadConfig, HeadGenerator
-from models.stylegan import MappingConfig, Precision
+from models.stylegan import Precision
 
 POINTS = 196_608  # 64 x 64 rays of 48 samples
 MIB = 2**20

@@ -24,10 +24,11 @@ from models import camera, fir
 from models.config import Config
 from models.decoder import Decoder
 from models.discriminators import DiscriminatorConfig
+from models.mapping import Mapping, MappingConfig
 from models.planes import PlaneConfig, PlaneField
 from models.render.holes import holes
 from models.render.volume import RenderConfig, render
-from models.stylegan import Mapping, MappingConfig, Noise, Precision, Synthesis, SynthesisBlock, SynthesisConfig
+from models.stylegan import Noise, Precision, Synthesis, SynthesisBlock, SynthesisConfig
 from models.superresolution import SuperResolution, SuperResolutionConfig
 
 _MARGIN = 0.001  # EG3D: colours may overshoot [0, 1] by this much

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from models import fir
 from models.config import Config
-from models.stylegan import EqualConv2d, EqualLinear, Mapping, MappingConfig, Precision, working_dtype
+from models.mapping import Mapping, MappingConfig
+from models.stylegan import EqualConv2d, EqualLinear, Precision, working_dtype
 
 
 class DiscriminatorConfig(Config):

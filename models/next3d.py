@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from models import fir
 from models.avatar import AvatarConfig, AvatarGenerator, AvatarOutput, SurfaceMap
+from models.mapping import Mapping
 from models.render.holes import holes
-from models.stylegan import EqualConv2d, Mapping, Noise, Synthesis, SynthesisBlock, SynthesisConfig
+from models.stylegan import EqualConv2d, Noise, Synthesis, SynthesisBlock, SynthesisConfig
 
 
 class Next3DConfig(AvatarConfig):

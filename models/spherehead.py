@@ -26,9 +26,10 @@ from models import camera, fir
 from models.config import Config
 from models.decoder import Decoder
 from models.discriminators import DiscriminatorConfig
+from models.mapping import Mapping, MappingConfig
 from models.planes import Kind, PlaneConfig, PlaneField, Sphere
 from models.render.volume import RenderConfig, Rendered, render
-from models.stylegan import EqualLinear, Mapping, MappingConfig, Noise, Precision, Synthesis, SynthesisConfig, ToImage
+from models.stylegan import EqualLinear, Noise, Precision, Synthesis, SynthesisConfig, ToImage
 from models.superresolution import SuperResolution, SuperResolutionConfig
 
 Variant = Literal["eg3d", "panohead", "single_sphere", "dual_sphere", "spherehead"]
@@ -262,7 +263,7 @@ class HeadGenerator(nn.Module):
             label: (N, 25) cameras to render from.
             conditioning: (N, 25) cameras the identity is told; ``label`` if None. In training some are swapped, so that
                 identity does not depend on the camera.
-            truncation, truncation_cutoff, update_average: see :class:`models.stylegan.Mapping`.
+            truncation, truncation_cutoff, update_average: see :class:`models.mapping.Mapping`.
             background: (N, z_size) other latents for the background.
             options: see :meth:`synthesise`.
         """

@@ -1,4 +1,4 @@
-"""The StyleGAN2 parts that every generator here shares: mapping network, modulated convolutions, skip synthesis.
+"""The StyleGAN2 parts that every generator here shares: modulated convolutions and the skip synthesis.
 
 Source: Karras et al. 2020 (StyleGAN2) with the settings of EG3D (Chan et al. 2022). Weights are drawn from N(0, 1)
 and scaled when used, so that Adam's step is the same for all layers; ``lr_multiplier`` scales the step of a layer.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -27,17 +26,6 @@ Precision = Literal["float32", "float16", "bfloat16", "half"]
 Noise = Literal["random", "const", "none"]
 LRELU_SLOPE = 0.2  # StyleGAN2
 LRELU_GAIN = math.sqrt(2)  # keeps the second moment through a leaky ReLU
-
-
-class MappingConfig(Config):
-    """The mapping network: latent and label to the style w."""
-
-    z_size: int = 512  # EG3D
-    w_size: int = 512  # EG3D
-    layers: int = 2  # EG3D; StyleGAN2 has 8
-    lr_multiplier: float = 0.01  # StyleGAN2
-    label_scale: float = 1.0  # EG3D's c_scale
-    average_decay: float = 0.998  # EG3D's w_avg_beta
 
 
 class SynthesisConfig(Config):
@@ -332,73 +320,6 @@ class SynthesisBlock(nn.Module):
         return x, out.contiguous()
 
 
-class Mapping(nn.Module):
-    """Latent z and label c to a style w, with a running average for truncation.
-
-    Args:
-        config: sizes.
-        label_size: length of c, 0 for none.
-        w_count: how many copies of w the synthesis takes; None returns (N, w_size).
-        linear: no activation on the last layer.
-        keep_average: track the average of w, which truncation needs.
-    """
-
-    def __init__(
-        self,
-        config: MappingConfig,
-        label_size: int,
-        w_count: int | None = None,
-        linear: bool = False,
-        keep_average: bool = True,
-    ):
-        super().__init__()
-        if config.z_size == 0 and label_size == 0:
-            raise ValueError("a mapping network needs a latent or a label")
-        self.config, self.w_count = config, w_count
-        self.embed = EqualLinear(label_size, config.w_size) if label_size else None
-        first = config.z_size + (config.w_size if label_size else 0)
-        widths = [first] + [config.w_size] * config.layers
-        self.layers = nn.ModuleList(
-            EqualLinear(i, o, linear and n == config.layers - 1, lr_multiplier=config.lr_multiplier)
-            for n, (i, o) in enumerate(pairwise(widths))
-        )
-        self.average: Tensor | None
-        self.register_buffer("average", torch.zeros(config.w_size) if keep_average else None)
-
-    def forward(
-        self,
-        z: Tensor | None,
-        label: Tensor | None,
-        truncation: float = 1.0,
-        truncation_cutoff: int | None = None,
-        update_average: bool = False,
-    ) -> Tensor:
-        """(N, z_size) latents and (N, label_size) labels to (N, w_count, w_size) styles, or (N, w_size).
-
-        ``truncation`` pulls the first ``truncation_cutoff`` styles (all if None) towards the average.
-        """
-        parts = [] if z is None or self.config.z_size == 0 else [normalise_second_moment(z)]
-        if self.embed is not None:
-            if label is None:
-                raise ValueError("this mapping network is conditioned: it needs a label")
-            parts.append(normalise_second_moment(self.embed(label * self.config.label_scale)))
-        w = torch.cat(parts, dim=1)
-        for layer in self.layers:
-            w = layer(w)
-        if update_average and self.average is not None:
-            mean = w.detach().mean(0).to(self.average.dtype)  # half of it under autocast
-            self.average.copy_(mean.lerp(self.average, self.config.average_decay))
-        if self.w_count is not None:
-            w = w.unsqueeze(1).repeat(1, self.w_count, 1)
-        if truncation != 1.0:
-            if self.average is None:
-                raise ValueError("this mapping network keeps no average to truncate towards")
-            if truncation_cutoff is None or self.w_count is None:
-                return self.average.lerp(w, truncation)
-            w = torch.cat([self.average.lerp(w[:, :truncation_cutoff], truncation), w[:, truncation_cutoff:]], dim=1)
-        return w
-
-
 class Synthesis(nn.Module):
     """StyleGAN2's skip synthesis: styles to a picture with any number of channels.
 
@@ -444,8 +365,3 @@ class Synthesis(nn.Module):
             first += block.convolutions
         assert image is not None
         return image
-
-
-def normalise_second_moment(x: Tensor) -> Tensor:
-    """Scale each row of (N, C) to a mean square of 1."""
-    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()

@@ -4,10 +4,10 @@ import torch
 from models import camera
 from models.avatar import AvatarConfig, AvatarGenerator, SurfaceMap, shrink
 from models.config import Config
+from models.mapping import MappingConfig
 from models.next3d import Next3DConfig, Next3DGenerator, Views, _cut, _paste
 from models.planes import PlaneField
 from models.render.volume import RenderConfig
-from models.stylegan import MappingConfig
 
 TINY: dict[str, Config | int | str | tuple[int, int]] = {
     "resolution": 32,

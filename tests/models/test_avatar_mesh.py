@@ -8,10 +8,10 @@ import torch
 from models.avatar import AvatarConfig, AvatarGenerator, shrink
 from models.avatar_mesh import EYE, WIDTH, AvatarMesh
 from models.camera import intrinsics, mirror_label, pack_label, pose_on_sphere, project
+from models.mapping import MappingConfig
 from models.parametric.person import EXPRESSION, IDENTITY, Person, load_person
 from models.render import raster, texture
 from models.render.volume import RenderConfig
-from models.stylegan import MappingConfig
 
 CONFIG = AvatarConfig(
     resolution=32,

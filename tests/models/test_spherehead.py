@@ -5,8 +5,8 @@ import torch
 
 from models import camera
 from models.discriminators import Discriminator, Shown
+from models.mapping import MappingConfig
 from models.spherehead import HeadConfig, HeadGenerator
-from models.stylegan import MappingConfig
 
 SMOKE = {
     "resolution": 64,

@@ -7,11 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from models import fir
+from models.mapping import Mapping, MappingConfig
 from models.stylegan import (
     EqualConv2d,
     EqualLinear,
-    Mapping,
-    MappingConfig,
     StyledConv,
     Synthesis,
     SynthesisBlock,

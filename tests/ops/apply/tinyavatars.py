@@ -6,9 +6,9 @@ from models.avatar import AvatarConfig, AvatarGenerator
 from models.encoders import LatentConfig, UNetConfig
 from models.inversion import InversionConfig, Inverter
 from models.irse import BodyConfig
+from models.mapping import MappingConfig
 from models.parametric.person import load_person
 from models.render.volume import RenderConfig
-from models.stylegan import MappingConfig
 from ops.apply.avatars import load_prior
 from ops.apply.inverters import save_inverter
 from ops.train import checkpoint

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from benchmarks.toyhead import make_solid
+from models.mapping import MappingConfig
 from models.spherehead import HeadConfig, HeadGenerator
-from models.stylegan import MappingConfig
 from ops.train import checkpoint
 from ops.train.checkpoint import Checkpoint
 
