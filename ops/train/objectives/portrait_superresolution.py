@@ -18,7 +18,7 @@ from models.portrait_body import People
 from models.portrait_cameras import crop_face
 from models.portrait_discriminators import DiscriminatorConfig
 from models.portrait_pose import NearestTransforms, TransformVolume
-from ops.runtime.errors import LineamentError
+from ops.train.checkpoint import load_network
 from ops.train.objective import Batch, Moment, Term
 from ops.train.objectives.portrait import shade
 from ops.train.objectives.portrait_characters import Drawn
@@ -58,7 +58,8 @@ class SuperresolutionObjective(PortraitGame):
     ) -> None:
         generator = PortraitGenerator(model_of(model, variant), upsample=True)
         assert generator.upsampler is not None
-        _fill(generator, base)
+        own = {f"upsampler.{name}": value for name, value in generator.upsampler.state_dict().items()}
+        load_network(generator, {**own, **base}, "the first stage's generator")
         generator.requires_grad_(False)
         generator.upsampler.requires_grad_(True)
         super().__init__(generator, training, variant, people, prior, discriminator)
@@ -114,14 +115,3 @@ class SuperresolutionObjective(PortraitGame):
         total, named = self.fool_judges(portrait, face)
         total = total + t.consistency * apart["consistency"] + t.atlas_consistency * apart["atlas_consistency"]
         return total, named | apart
-
-
-def _fill(generator: PortraitGenerator, base: Mapping[str, Tensor]) -> None:
-    wanted = {name: value.shape for name, value in generator.state_dict().items() if not name.startswith("upsampler.")}
-    odd = sorted(wanted.keys() ^ base.keys()) or sorted(n for n, shape in wanted.items() if base[n].shape != shape)
-    if odd:
-        raise LineamentError(
-            f"the first stage's generator is of another architecture: {odd[0]} does not fit. "
-            "Use the same model parameters in both stages."
-        )
-    generator.load_state_dict(dict(base), strict=False)

@@ -28,14 +28,7 @@ LINK = ("data/checkpoints/portrait/full", "data/priors")
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """One trained tiny generator for all tests here."""
-    root = tmp_path_factory.mktemp("portraits")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        stage.write_shards(root / "data/shards/portraits")
-        stage.write_priors(root / "data/priors")
-        stage.write_params(root)
-        assert stage.run() == 0
-    return root
+    return stage.trained_project(tmp_path_factory.mktemp("portraits"), "full")
 
 
 @pytest.fixture

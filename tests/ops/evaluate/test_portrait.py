@@ -27,14 +27,9 @@ evaluate_portrait: {samples: 8, characters: 6, bodies: 2, side: 32, kd_subsets: 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    root = tmp_path_factory.mktemp("portrait")
+    root = stage.trained_project(tmp_path_factory.mktemp("portrait"), "full", "nearest")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        stage.write_shards(root / "data/shards/portraits")
-        stage.write_priors(root / "data/priors")
-        stage.write_params(root)
-        assert stage.run() == 0
-        assert stage.run("nearest") == 0
         large.write_params()
         assert large.run() == 0
     return root

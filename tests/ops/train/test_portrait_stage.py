@@ -46,10 +46,24 @@ def write_shards(folder, side=32, faces=True):
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_shards(tmp_path / "data/shards/portraits")
-    write_priors(tmp_path / "data/priors")
-    write_params(tmp_path)
+    write_project(tmp_path)
     return tmp_path
+
+
+def write_project(root):
+    write_shards(root / "data/shards/portraits")
+    write_priors(root / "data/priors")
+    write_params(root)
+
+
+def trained_project(root, *variants):
+    """A project whose first stage has been trained, of these variants."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        write_project(root)
+        for variant in variants:
+            assert run(variant) == 0
+    return root
 
 
 def write_priors(folder):
@@ -87,18 +101,25 @@ def test_a_variant_is_trained_and_published(project, variant):
 def test_the_same_run_gives_the_same_bytes_and_an_interrupted_one_too(project, monkeypatch):
     assert run() == 0
     out = project / "data/checkpoints/portrait/full"
-    first, original, killed = files(out), PortraitObjective.after, []
+    first, killed = files(out), interrupted(monkeypatch, PortraitObjective, 4)
+    assert run() == 130
+    assert killed
+    assert run() == 0
+    assert files(out) == first
+
+
+def interrupted(monkeypatch, objective, step):
+    """Have trainings of an objective be interrupted once, behind a step; the list returned is filled by then."""
+    original, killed = objective.after, []
 
     def after(self, moment):
-        if moment.step == 4 and not killed:
+        if moment.step == step and not killed:
             killed.append(True)
             raise KeyboardInterrupt
         original(self, moment)
 
-    monkeypatch.setattr(PortraitObjective, "after", after)
-    assert run() == 130
-    assert run() == 0
-    assert files(out) == first
+    monkeypatch.setattr(objective, "after", after)
+    return killed
 
 
 def write_reader(folder, **sizes):

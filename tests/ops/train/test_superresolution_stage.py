@@ -27,14 +27,7 @@ SECTION = {
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A project whose first stage, and that of the variant ``nearest``, have been trained."""
-    root = tmp_path_factory.mktemp("superresolution")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        stage.write_shards(root / "data/shards/portraits")
-        stage.write_priors(root / "data/priors")
-        stage.write_params(root)
-        assert stage.run() == 0
-        assert stage.run("nearest") == 0
+    root = stage.trained_project(tmp_path_factory.mktemp("superresolution"), "full", "nearest")
     shutil.rmtree(root / "data/.work")
     return root
 
@@ -80,15 +73,8 @@ def test_u_is_trained_upon_the_first_stage_and_takes_its_place(project):
 
 def test_a_run_that_is_killed_goes_on_to_the_same_bytes(project, monkeypatch):
     assert run() == 0
-    whole, original, killed = stage.files(project / LARGE), SuperresolutionObjective.after, []
-
-    def after(self, moment):
-        if moment.step == 3 and not killed:
-            killed.append(True)
-            raise KeyboardInterrupt
-        original(self, moment)
-
-    monkeypatch.setattr(SuperresolutionObjective, "after", after)
+    whole = stage.files(project / LARGE)
+    killed = stage.interrupted(monkeypatch, SuperresolutionObjective, 3)
     assert run() == 130
     assert killed
     assert run() == 0
